@@ -1,0 +1,50 @@
+# The commands of the project. They need Python 3.11 or newer and make; everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# One thread per process: the work is parallel over processes, and threads of two processes would fight for the cores.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export PYTHONHASHSEED := 0
+
+.PHONY: help reproduce test book notebooks
+
+help:
+	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
+	@echo "make test        unit tests, every notebook, the book and its pages"
+	@echo "make book        build the book into _build/html"
+	@echo "make notebooks   run the notebooks again and store their outputs"
+	@echo
+	@echo "Each installs what it needs into .venv first. Another Python: make test PYTHON=python3.12"
+
+reproduce: .venv/.installed
+	$(BIN)/snakemake -s workflow/Snakefile --profile workflow/profiles/quick
+	$(MAKE) book
+	@echo
+	@$(BIN)/python workflow/show.py runs/quick/*.csv
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+test: .venv/.installed
+	$(BIN)/python -m pytest tests --ignore=tests/site -n 2 --dist loadfile
+	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -n 2 --dist loadfile notebooks
+	$(MAKE) book
+	$(BIN)/python -m pytest tests/site -n 2
+
+# From scratch each time: Sphinx repeats no warning for a page it has already built.
+book: .venv/.installed
+	rm -rf _build
+	$(BIN)/jupyter-book build . -n -W --keep-going
+
+notebooks: .venv/.installed
+	for notebook in notebooks/*.ipynb; do \
+		$(BIN)/python workflow/run_notebook.py $$notebook $$notebook || exit 1; \
+	done
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -e ".[book,test,workflow]" -c constraints.txt
+	touch $@

@@ -1,0 +1,256 @@
+"""Data whose dimension is known.
+
+Every manifold here is generated: coordinates u are drawn, mapped by a smooth generator g into a flat
+space R^m, and placed in R^d by a random isometry, x = Q g(u) + b. So its truth is computed, never
+assumed: the Jacobian of g gives the tangent space and the lengths of its directions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import jacfwd, vmap
+
+__all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Union"]
+
+
+class Manifold:
+    """A generated k-dimensional manifold M in R^d.
+
+    A subclass says how coordinates are drawn (``_draw``), mapped to flat space (``_embed``) and read off
+    again (``_coordinates``, the coordinates of the nearest point of M, for points near M).
+
+    Args:
+        dim: intrinsic dimension k.
+        flat_dim: dimension m of the flat space in which g takes its values.
+        ambient_dim: ambient dimension d; ``ValueError`` where it is less than m.
+        spread: standard deviations of the coordinates u, shape (number of coordinates,).
+        seed: seed of the isometry Q (the QR factor of a Gaussian matrix); None for the identity.
+        offset: length of the translation b, whose direction is drawn with the same seed.
+    """
+
+    def __init__(self, dim: int, flat_dim: int, ambient_dim: int, spread: Tensor,
+                 seed: int | None, offset: float = 0.0):
+        if not 1 <= flat_dim <= ambient_dim:
+            raise ValueError(f"{type(self).__name__} spans {flat_dim} dimensions and does not fit into "
+                             f"ambient_dim={ambient_dim}: choose ambient_dim >= {max(flat_dim, 1)}")
+        self.dim, self.ambient_dim, self.spread = dim, ambient_dim, spread.double()
+        if seed is None:
+            self.frame = torch.eye(ambient_dim, flat_dim, dtype=torch.float64)
+            direction = torch.eye(ambient_dim, 1, dtype=torch.float64)[:, 0]
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            gaussian = torch.randn(ambient_dim, flat_dim, generator=generator, dtype=torch.float64)
+            self.frame = torch.linalg.qr(gaussian).Q                       # (d, m), orthonormal columns
+            direction = torch.randn(ambient_dim, generator=generator, dtype=torch.float64)
+        self.center = offset * direction / direction.norm()                # (d,)
+
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor: ...
+    def _embed(self, u: Tensor) -> Tensor: ...
+    def _coordinates(self, y: Tensor) -> Tensor: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dim={self.dim}, ambient_dim={self.ambient_dim})"
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """Draw n points of M. Returns float32, shape (n, d); the same seed gives the same points."""
+        if n < 1:
+            raise ValueError(f"n={n}: draw at least one point")
+        u = self._draw(n, torch.Generator().manual_seed(seed))
+        return self._place(self._embed(u)).float()
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest point π(x) of M, for x of shape (n, d) near M; same shape and dtype."""
+        return self._place(self._embed(self._coordinates(self._flatten(x)))).to(x.dtype)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Distance ‖x − π(x)‖ from each row of x (n, d) to M, shape (n,)."""
+        return (x - self.project(x)).norm(dim=-1)
+
+    def tangent_basis(self, x: Tensor) -> Tensor:
+        """Orthonormal basis of the tangent space T_π(x) M, shape (n, d, k), float64."""
+        return self.frame @ torch.linalg.svd(self._jacobian(x)).U[..., : self.dim]
+
+    def dimension_at(self, x: Tensor) -> Tensor:
+        """Intrinsic dimension of M at each row of x (n, d), shape (n,), int64."""
+        return torch.full((len(x),), self.dim)
+
+    def visible_dimension(self, x: Tensor, sigma: float) -> Tensor:
+        """Number of tangent directions longer than sigma at each row of x, shape (n,), int64.
+
+        A direction's length is a singular value of the generator's Jacobian with its columns scaled by
+        the standard deviations of the coordinates: how far M reaches that way, in the units of x.
+        A denoiser at noise level sigma cannot tell shorter directions from noise.
+        """
+        return (torch.linalg.svdvals(self._jacobian(x) * self.spread) > sigma).sum(-1)
+
+    def _jacobian(self, x: Tensor) -> Tensor:
+        u = self._coordinates(self._flatten(x))
+        return vmap(jacfwd(lambda v: self._embed(v[None])[0]))(u)          # (n, m, coordinates)
+
+    def _place(self, y: Tensor) -> Tensor:
+        return y @ self.frame.T + self.center
+
+    def _flatten(self, x: Tensor) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.ambient_dim:
+            raise ValueError(f"points of {self!r} have shape (n, {self.ambient_dim}), got {tuple(x.shape)}")
+        return (x.double().cpu() - self.center) @ self.frame
+
+
+class Plane(Manifold):
+    """An affine k-plane in R^d with a Gaussian on it, x = Q diag(std) z + b with z ~ N(0, I_k).
+
+    Args:
+        std: standard deviation along the plane, one number or one per direction.
+    """
+
+    def __init__(self, dim: int, ambient_dim: int, std: float | Sequence[float] = 1.0,
+                 seed: int | None = 0, offset: float = 0.0):
+        self.std = torch.as_tensor(std, dtype=torch.float64).expand(dim).clone()
+        super().__init__(dim, dim, ambient_dim, self.std, seed, offset)
+
+    def _draw(self, n, generator):
+        return self.std * torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
+
+    def _embed(self, u):
+        return u
+
+    def _coordinates(self, y):
+        return y
+
+
+class Cube(Manifold):
+    """A k-cube of the given side in R^d, uniformly filled; its centre is b."""
+
+    def __init__(self, dim: int, ambient_dim: int, side: float = 1.0, seed: int | None = 0, offset: float = 0.0):
+        self.side = side
+        super().__init__(dim, dim, ambient_dim, torch.full((dim,), side / 12**0.5), seed, offset)
+
+    def _draw(self, n, generator):
+        return self.side * (torch.rand(n, self.dim, generator=generator, dtype=torch.float64) - 0.5)
+
+    def _embed(self, u):
+        return u
+
+    def _coordinates(self, y):
+        return y.clamp(-self.side / 2, self.side / 2)
+
+
+class Sphere(Manifold):
+    """The k-sphere of the given radius in R^{k+1}, uniform, in R^d: x = R Q z/‖z‖ + b with z ~ N(0, I)."""
+
+    def __init__(self, dim: int, ambient_dim: int, radius: float = 1.0, seed: int | None = 0, offset: float = 0.0):
+        self.radius = radius
+        super().__init__(dim, dim + 1, ambient_dim, torch.ones(dim + 1), seed, offset)
+
+    def _draw(self, n, generator):
+        return torch.randn(n, self.dim + 1, generator=generator, dtype=torch.float64)
+
+    def _embed(self, u):
+        return self.radius * u / u.norm(dim=-1, keepdim=True)
+
+    def _coordinates(self, y):                                             # ‖z‖ is about √(k + 1)
+        return (self.dim + 1) ** 0.5 * y / y.norm(dim=-1, keepdim=True)
+
+
+class NonUniformSphere(Manifold):
+    """The unit k-sphere in R^d from k angles φ_i ~ N(0, α²): y_i = cos φ_i · Π_{j<i} sin φ_j.
+
+    Later angles move the point by a product of sines, so that many directions are short: the truth at
+    noise level σ is ``visible_dimension(x, σ)``, not k.
+    """
+
+    def __init__(self, dim: int, ambient_dim: int, alpha: float = 1.0, seed: int | None = 0):
+        self.alpha = alpha
+        super().__init__(dim, dim + 1, ambient_dim, torch.full((dim,), alpha), seed)
+
+    def _draw(self, n, generator):
+        return self.alpha * torch.randn(n, self.dim, generator=generator, dtype=torch.float64)
+
+    def _embed(self, u):
+        one = torch.ones_like(u[:, :1])
+        sines = torch.cat([one, u.sin()], dim=1).cumprod(dim=1)            # 1, s1, s1 s2, …
+        return sines * torch.cat([u.cos(), one], dim=1)
+
+    def _coordinates(self, y):
+        rest = y.flip(1).square().cumsum(1).flip(1).sqrt()                 # rest_i = ‖(y_i, …, y_{k+1})‖
+        last = torch.atan2(y[:, -1:], y[:, -2:-1])
+        return torch.cat([torch.atan2(rest[:, 1:-1], y[:, :-2]), last], dim=1)
+
+
+class SpaghettiLine(Manifold):
+    """The curve t ↦ (sin t, sin 2t, …, sin dt), t ~ U[0, 1]: one dimension that fills all d linear ones."""
+
+    def __init__(self, ambient_dim: int = 100, seed: int | None = None):
+        self.frequencies = torch.arange(1, ambient_dim + 1, dtype=torch.float64)
+        super().__init__(1, ambient_dim, ambient_dim, torch.tensor([12**-0.5]), seed)
+
+    def _draw(self, n, generator):
+        return torch.rand(n, 1, generator=generator, dtype=torch.float64)
+
+    def _embed(self, u):
+        return torch.sin(u * self.frequencies)
+
+    def _coordinates(self, y):
+        grid = torch.linspace(0, 1, 20 * self.ambient_dim + 1, dtype=y.dtype)[:, None]
+        t = grid[torch.cdist(y, self._embed(grid)).argmin(dim=1)]          # near enough for Gauss–Newton
+        for _ in range(8):
+            velocity = self.frequencies * torch.cos(t * self.frequencies)
+            step = ((y - self._embed(t)) * velocity).sum(1) / velocity.square().sum(1)
+            t = (t + step[:, None]).clamp(0, 1)
+        return t
+
+
+class Union:
+    """A union of manifolds in the same R^d; a point is drawn from each with the given weights.
+
+    ``dim`` is the tuple of the components' dimensions; ``component(x)`` says which one is nearest to x.
+    """
+
+    def __init__(self, parts: Sequence[Manifold], weights: Sequence[float] | None = None):
+        ambient = {part.ambient_dim for part in parts}
+        if len(ambient) != 1:
+            raise ValueError(f"the parts of a union need one ambient dimension, got {sorted(ambient)}")
+        self.parts, self.ambient_dim = tuple(parts), ambient.pop()
+        self.weights = torch.tensor(weights or [1.0] * len(self.parts), dtype=torch.float64)
+        self.weights = self.weights / self.weights.sum()
+        self.dim = tuple(part.dim for part in self.parts)
+
+    def __repr__(self) -> str:
+        return f"Union({', '.join(map(repr, self.parts))})"
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """Draw n points, shape (n, d), float32, in random order."""
+        generator = torch.Generator().manual_seed(seed)
+        choice = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        x = torch.empty(n, self.ambient_dim)
+        for i, part in enumerate(self.parts):
+            here = choice == i
+            if here.any():
+                x[here] = part.sample(int(here.sum()), seed=seed * len(self.parts) + i + 1)
+        return x
+
+    def component(self, x: Tensor) -> Tensor:
+        """Index of the nearest part for each row of x (n, d), shape (n,), int64."""
+        return torch.stack([part.distance(x) for part in self.parts]).argmin(dim=0)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest point of the union, same shape as x (n, d)."""
+        return self._from_nearest(x, lambda part, rows: part.project(rows))
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Distance from each row of x (n, d) to the union, shape (n,)."""
+        return (x - self.project(x)).norm(dim=-1)
+
+    def dimension_at(self, x: Tensor) -> Tensor:
+        """Intrinsic dimension of the nearest part, shape (n,), int64."""
+        return self._from_nearest(x, lambda part, rows: part.dimension_at(rows))
+
+    def visible_dimension(self, x: Tensor, sigma: float) -> Tensor:
+        """As for one manifold, on the nearest part; shape (n,), int64."""
+        return self._from_nearest(x, lambda part, rows: part.visible_dimension(rows, sigma))
+
+    def _from_nearest(self, x, read):
+        component = self.component(x)
+        answers = torch.stack([read(part, x) for part in self.parts])      # (parts, n, …)
+        return answers[component, torch.arange(len(x))]

@@ -1,0 +1,74 @@
+"""One look for all figures: colour-blind-safe colours (Okabe & Ito 2008), labelled axes, thin lines."""
+
+try:
+    import matplotlib.pyplot as plt
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("dimlib.plotting needs matplotlib: pip install 'dimlib[plots]'") from error
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .svd import DimensionCurve, Spectrum
+
+__all__ = ["COLORS", "use_style", "plot_spectrum", "plot_curve", "plot_histogram"]
+
+COLORS = {"normal": "#0072B2", "tangent": "#D55E00", "truth": "#000000", "paper": "#999999",
+          "recommended": "#0072B2", "gap": "#E69F00", "ratio": "#009E73", "cut": "#CC79A7", "published": "#999999"}
+MARKERS = {"recommended": "o", "gap": "s", "ratio": "^", "cut": "v"}
+
+
+def use_style() -> None:
+    """Set the book's matplotlib style for this session."""
+    plt.rcParams.update({
+        "figure.figsize": (6.4, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
+        "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "lines.linewidth": 1.6, "lines.markersize": 4,
+        "legend.frameon": False, "legend.fontsize": 9,
+        "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"])})
+
+
+def plot_spectrum(spectrum: Spectrum, dim: int, ax: Axes | None = None) -> Axes:
+    """Singular values against their index, one line per point; the k last, which should be small, in another colour."""
+    ax = ax or plt.gca()
+    d = spectrum.values.shape[1]
+    index = np.arange(1, d + 1)
+    for row in spectrum.values:
+        ax.plot(index[: d - dim], row[: d - dim], ".-", ms=3, lw=0.5, color=COLORS["normal"], alpha=0.5)
+        ax.plot(index[d - dim:], row[d - dim:], ".-", ms=3, lw=0.5, color=COLORS["tangent"], alpha=0.5)
+    ax.plot([], [], ".-", color=COLORS["normal"], label=f"the first d − {dim}")
+    ax.plot([], [], ".-", color=COLORS["tangent"], label=f"the last {dim}")
+    ax.set(xlabel="index i", ylabel="singular value $s_i$ (ε units)", title=f"σ = {spectrum.sigma:.3g}")
+    ax.legend()
+    return ax
+
+
+def plot_curve(curve: DimensionCurve, truth: float | None = None, rules=("recommended", "gap", "ratio", "cut"),
+               ax: Axes | None = None) -> Axes:
+    """Mean dimension against σ with a band of two standard errors, for several rules; the plateau is shaded."""
+    ax = ax or plt.gca()
+    low, high = curve.estimate().plateau
+    ax.axvspan(low, high, color=COLORS["recommended"], alpha=0.08, lw=0, label="plateau")
+    for rule in rules:
+        mean, error = curve.dimensions(rule).mean(1), 2 * curve.standard_errors(rule)
+        ax.plot(curve.sigmas, mean, marker=MARKERS[rule], color=COLORS[rule], label=rule)
+        ax.fill_between(curve.sigmas, mean - error, mean + error, color=COLORS[rule], alpha=0.2, lw=0)
+    if truth is not None:
+        ax.axhline(truth, color=COLORS["truth"], lw=1, ls="--", label=f"truth, {truth:g}")
+    ax.set(xscale="log", xlabel="noise level σ (data units)", ylabel="estimated dimension")
+    ax.legend()
+    return ax
+
+
+def plot_histogram(answers: dict[str, np.ndarray], truth: float, ax: Axes | None = None) -> Axes:
+    """Share of the points at each answer, side by side for several estimators."""
+    ax = ax or plt.gca()
+    width = 0.8 / len(answers)
+    for i, (name, answer) in enumerate(answers.items()):
+        values, counts = np.unique(answer, return_counts=True)
+        ax.bar(values + (i - (len(answers) - 1) / 2) * width, counts / len(answer), width, label=name,
+               color=COLORS.get(name))
+    ax.axvline(truth, color=COLORS["truth"], lw=1, ls="--", label=f"truth, {truth:g}")
+    ax.set(xlabel="estimated dimension", ylabel="share of points", ylim=(0, 1.05))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend()
+    return ax

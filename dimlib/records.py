@@ -1,0 +1,78 @@
+"""Records of runs: what was measured, with what, where. One row per data set, seed and rule."""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .svd import DimensionCurve, Spectrum
+
+__all__ = ["COLUMNS", "provenance", "rows", "write_metrics"]
+
+COLUMNS = ("data", "k", "visible", "seed", "rule", "sigma", "points", "mean", "median", "share_exact", "share_within_1",
+           "paper", "excess_loss", "network", "parametrisation", "steps", "n_scores", "seconds_train",
+           "seconds_estimate", "device", "commit")
+CENTRED_RULES = ("recommended", "gap", "ratio", "cut")
+
+
+def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -> list[dict]:
+    """A row for each rule: four on the centred curve, at their own plateaus, and the paper's as published.
+
+    Args:
+        curve: centred spectra over noise levels. published: the uncentred spectrum at the paper's σ.
+        truth: the true dimension at the points, a number or shape (P,); shares are counted against it.
+        visible: a function of σ that gives the number of directions longer than σ at the points, shape (P,).
+        common: the other columns, the same for every rule.
+    """
+    estimates = {rule: curve.estimate(rule) for rule in CENTRED_RULES}
+    answers = {rule: (estimate.sigma, estimate.dimension) for rule, estimate in estimates.items()}
+    answers["published"] = published.sigma, published.dimension("gap")
+    truth = np.asarray(truth)
+    measured = [{
+        "k": float(truth.mean()), "visible": float(visible(sigma).double().mean()), "rule": rule, "sigma": sigma,
+        "points": len(answer), "mean": float(answer.mean()), "median": float(np.median(answer)),
+        "share_exact": float((answer == truth).mean()), "share_within_1": float((abs(answer - truth) <= 1).mean()),
+        "n_scores": published.n_scores, "commit": commit(), **common} for rule, (sigma, answer) in answers.items()]
+    return [{column: row[column] for column in COLUMNS} for row in measured]
+
+
+def provenance() -> dict:
+    """Commit, versions and machine, for the record beside every number."""
+    return {"commit": commit(), "python": platform.python_version(), "torch": torch.__version__.split("+")[0],
+            "numpy": np.__version__, "processor": _processor(), "cores": os.cpu_count(),
+            "threads": torch.get_num_threads()}
+
+
+def commit() -> str:
+    """Short hash of the checkout's commit, with a + where files differ from it; "unknown" outside a checkout."""
+    def git(*words):
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_metrics(out_dir: str | Path, rows: list[dict], **more) -> Path:
+    """Write ``metrics.json`` with the rows, the provenance and anything else, through a temporary file."""
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary, final = folder / "metrics.json.part", folder / "metrics.json"
+    temporary.write_text(json.dumps({"rows": rows, "provenance": provenance(), **more}, indent=1))
+    os.replace(temporary, final)
+    return final
+
+
+def _processor() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

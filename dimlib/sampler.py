@@ -1,0 +1,144 @@
+"""The sampler: clouds of noisy copies for the estimate, reverse diffusion for pictures.
+
+Everything stays on the device of the points or of the model; large batches go through in chunks.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .score import noise_prediction
+
+__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch"]
+
+ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
+
+
+def rows_per_batch(entries: int, device: torch.device) -> int:
+    """Rows of ``entries`` numbers that a denoiser can take at once: a quarter of a GPU's free memory, or 1 GB."""
+    free = torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 1e9
+    return max(1, int(free / (4 * ACTIVATIONS_PER_ENTRY * entries)))
+
+
+def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """n noisy copies x_0 + σ ε_i of every point, and their noise.
+
+    The noise is the same for every point (common random numbers): differences between points, and between
+    noise levels drawn with the same seed, are then differences of the data, not of the draw.
+
+    Args:
+        x0: points, shape ``(P, *shape)``.
+        generator: a generator on the device of x0.
+
+    Returns:
+        copies, shape ``(P, n, *shape)``, and the noise ε, shape ``(n, *shape)``.
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma={sigma}: the noise level must be positive")
+    noise = torch.randn((n, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype)
+    return x0[:, None] + sigma * noise, noise
+
+
+def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
+    """steps + 1 noise levels from sigma_max down to sigma_min, evenly spaced in log σ, shape (steps + 1,)."""
+    if not 0 < sigma_min < sigma_max or steps < 1:
+        raise ValueError(f"need 0 < sigma_min < sigma_max and steps >= 1, got {sigma_min}, {sigma_max} and {steps}")
+    return torch.logspace(torch.tensor(sigma_max).log10(), torch.tensor(sigma_min).log10(), steps + 1)
+
+
+# One step from noise level ``high`` to ``low``. All have one signature; noise() draws ε of the shape of x.
+
+def euler(denoiser, x, high, low, noise):
+    """Euler's method on the probability-flow ODE dx/dσ = ε̂(x, σ) (Song et al. 2021). One evaluation."""
+    return x + (low - high) * noise_prediction(denoiser, x, high)
+
+
+def heun(denoiser, x, high, low, noise):
+    """Heun's method on the probability-flow ODE (Karras et al. 2022, Algorithm 1). Two evaluations."""
+    slope = noise_prediction(denoiser, x, high)
+    ahead = noise_prediction(denoiser, x + (low - high) * slope, low)
+    return x + (low - high) * (slope + ahead) / 2
+
+
+def euler_maruyama(denoiser, x, high, low, noise):
+    """Euler–Maruyama on the reverse VE SDE (Song et al. 2021). One evaluation.
+
+    x ← x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε, from σ to σ'.
+    """
+    variance = high**2 - low**2
+    return x - variance / high * noise_prediction(denoiser, x, high) + variance**0.5 * noise()
+
+
+def predictor_corrector(denoiser, x, high, low, noise):
+    """Euler–Maruyama, then one Langevin step at the lower level (Song et al. 2021, Algorithm 2). Two evaluations.
+
+    The corrector's step size is τ = (0.16 σ')²: x ← x + τ s(x, σ') + √(2τ) ε.
+    """
+    x = euler_maruyama(denoiser, x, high, low, noise)
+    size = (0.16 * low) ** 2
+    return x - size / low * noise_prediction(denoiser, x, low) + (2 * size) ** 0.5 * noise()
+
+
+METHODS: dict[str, Callable] = {
+    "euler": euler, "heun": heun, "euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
+
+
+@torch.no_grad()
+def reverse_diffusion(denoiser: Callable, n: int, shape: Sequence[int], sigmas: Tensor, method: str = "heun",
+                      seed: int = 0, start: float | Tensor = 0.0, device: str | torch.device = "cpu",
+                      batch_size: int | None = None) -> Tensor:
+    """Generate n samples by following the noise levels ``sigmas`` downwards, ending with the denoiser's mean.
+
+    On a CUDA device the network runs in bfloat16 autocast with TF32 products: good for pictures, which is
+    what samples are for. Spectra (``dimlib.svd``) always run in full precision.
+
+    Args:
+        denoiser: a denoiser (``dimlib.score``).
+        n, shape: number of samples and the shape of one.
+        sigmas: decreasing noise levels, as from `noise_schedule`.
+        method: "heun", "euler", "euler_maruyama" or "predictor_corrector".
+        seed: seed of all noise.
+        start: mean of the initial N(start, σ_max² I): the mean of the data, where it is not near 0.
+        device: where to sample; the denoiser must live there.
+        batch_size: samples at a time; chosen from the memory where not given.
+
+    Returns:
+        Samples, shape ``(n, *shape)``, float32, on ``device``.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    device = torch.device(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    batch_size = batch_size or rows_per_batch(torch.Size(shape).numel(), device)
+    sigmas = sigmas.tolist()
+    chunks = []
+    with _fast_arithmetic(device):
+        for rows in _split(n, batch_size):
+            noise = lambda: torch.randn((rows, *shape), generator=generator, device=device)
+            x = start + sigmas[0] * noise()
+            for high, low in zip(sigmas, sigmas[1:]):
+                x = METHODS[method](denoiser, x, high, low, noise)
+            chunks.append(denoiser(x, sigmas[-1]).float())
+    return torch.cat(chunks)
+
+
+def _split(n: int, size: int) -> Iterator[int]:
+    yield from [size] * (n // size)
+    if n % size:
+        yield n % size
+
+
+@contextlib.contextmanager
+def _fast_arithmetic(device):
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")                             # TF32
+    try:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

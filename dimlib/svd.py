@@ -1,0 +1,315 @@
+"""The SVD estimator: many scores around a point, their singular values, a dimension.
+
+Around a point x_0 of M, draw K noisy copies x_i = x_0 + σ ε_i and look at the predicted noise
+ε̂(x_i, σ) = −σ s(x_i, σ). It points along the normals of M (Stanczuk et al. 2024, Theorem 5.1), so its
+covariance has about d − k eigenvalues near 1 and k near 0. The roots of these eigenvalues are the singular
+values of the score matrix in **ε units**; times √K/σ they are the paper's.
+
+    spectrum(denoiser, x, sigma)          the singular values at each point: all the cost is here
+    Spectrum.dimension(rule)              a rule that counts the small ones: free
+    dimension_curve(denoiser, x, sigmas)  spectra over noise levels, and where the answer does not depend on σ
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .sampler import noisy_copies, rows_per_batch
+from .score import noise_prediction
+
+__all__ = ["RULES", "Spectrum", "spectrum", "DimensionCurve", "Estimate", "dimension_curve"]
+
+RESOLUTION = 0.01  # value of a direction ten noise levels long, σ²/(σ² + (10σ)²): longer ones are all alike
+CONTRAST = 3.0     # (1 + √(d/K))/(1 − √(d/K)) at K = 4d: noise alone spreads one population by this factor
+
+
+# Rules map singular values (P, d), descending, in ε units, and K to dimensions (P,).
+
+def gap(values: NDArray, n_scores: int) -> NDArray:
+    """k = d − argmax_i (s_i − s_{i+1}): Algorithm 1 of the paper. Cannot answer 0 or d."""
+    return values.shape[1] - 1 - (values[:, :-1] - values[:, 1:]).argmax(1)
+
+
+def ratio(values: NDArray, n_scores: int) -> NDArray:
+    """k = d − argmax_i (s_i / s_{i+1}): the gap of the logarithms. Cannot answer 0 or d."""
+    logs = np.log(values.clip(min=1e-12))
+    return values.shape[1] - 1 - (logs[:, :-1] - logs[:, 1:]).argmax(1)
+
+
+def cut(values: NDArray, n_scores: int) -> NDArray:
+    """k = #{i : s_i < ½ (1 − √(d/K))}: half the Marchenko–Pastur edge. Answers anything from 0 to d."""
+    return (values < _lower_edge(values, n_scores) / 2).sum(1)
+
+
+def recommended(values: NDArray, n_scores: int) -> NDArray:
+    """The gap between what is surely normal and what is surely tangent, unless a ratio is far clearer.
+
+    Pure noise leaves a perfectly learned normal direction above e = 1 − √(d/K) (Marchenko & Pastur 1967), so
+    larger values are all alike; so are values below τ = 0.01, whose directions are more than ten noise levels
+    long. With c_i = min(s_i, e), a sure normal c_0 = e above and a sure tangent c_{d+1} = 0 below,
+
+        i_gap = argmax_{i=0..d} (c_i − c_{i+1}),     i_ratio = argmax_{i=0..d−1} max(c_i, τ) / max(c_{i+1}, τ).
+
+    A well-trained network has its boundary at i_gap. In an undertrained one some normal directions, the
+    curved ones last, still have small values, but far above the tangent ones: the boundary is at i_ratio where
+    that ratio is more than 3 times the one at i_gap. Three is (1 + √(d/K))/(1 − √(d/K)) at K = 4d, the factor
+    by which noise alone spreads one population. Then k = d − i, anything from 0 to d.
+    """
+    return _recommended(values, n_scores)[0]
+
+
+RULES: dict[str, Callable[[NDArray, int], NDArray]] = {
+    "recommended": recommended, "gap": gap, "ratio": ratio, "cut": cut}
+
+
+def _lower_edge(values, n_scores):
+    return 1 - (values.shape[1] / n_scores) ** 0.5
+
+
+def _recommended(values, n_scores):
+    """The recommended dimension and its contrast, the ratio across the boundary; both (P,)."""
+    points, d = np.arange(len(values)), values.shape[1]
+    edge = _lower_edge(values, n_scores)
+    bounded = np.pad(values.clip(max=edge), ((0, 0), (1, 1)), constant_values=((0, 0), (edge, 0)))  # c_0 … c_{d+1}
+    gaps = bounded[:, :-1] - bounded[:, 1:]
+    floored = bounded.clip(min=RESOLUTION)
+    ratios = floored[:, :-1] / floored[:, 1:]
+    by_gap, by_ratio = gaps.argmax(1), ratios[:, :d].argmax(1)
+    clearer = ratios[points, by_ratio] > CONTRAST * ratios[points, by_gap]
+    boundary = np.where(clearer, by_ratio, by_gap)
+    return d - boundary, ratios[points, boundary]
+
+
+@dataclass(frozen=True, repr=False)
+class Spectrum:
+    """Singular values of the scores around P points.
+
+    Attributes:
+        values: shape (P, d), descending, in ε units: near 1 on normal, near 0 on tangent directions.
+        loss: shape (P,): the denoising loss E‖ε̂ − ε‖² at each point; its floor is the dimension.
+        sigma: noise level. n_scores: number K of noisy copies. center: whether the mean was subtracted.
+    """
+
+    values: NDArray
+    loss: NDArray
+    sigma: float
+    n_scores: int
+    center: bool
+
+    def dimension(self, rule: str = "recommended") -> NDArray:
+        """Intrinsic dimension at each point, shape (P,), by one of the ``RULES``."""
+        if rule not in RULES:
+            raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}")
+        return RULES[rule](self.values, self.n_scores)
+
+    @property
+    def contrast(self) -> NDArray:
+        """Ratio of the values on either side of the recommended boundary, shape (P,); below 3 it is hardly one."""
+        return _recommended(self.values, self.n_scores)[1]
+
+    @property
+    def disagreement(self) -> float:
+        """Share of the points at which gap, cut and the recommended rule do not all answer the same."""
+        answers = [self.dimension(rule) for rule in ("recommended", "gap", "cut")]
+        return float(np.mean((answers[0] != answers[1]) | (answers[0] != answers[2])))
+
+    def __repr__(self) -> str:
+        medians = ", ".join(f"{rule} {np.median(self.dimension(rule)):g}" for rule in RULES)
+        return (f"Spectrum of {len(self.values)} points in R^{self.values.shape[1]}, σ = {self.sigma:.3g}, "
+                f"K = {self.n_scores}: median dimension {medians}")
+
+
+@torch.no_grad()
+def spectrum(denoiser: Callable, x: Tensor, sigma: float, n_scores: int | None = None, center: bool = True,
+             seed: int = 0, batch_size: int | None = None) -> Spectrum:
+    """Singular values of K scores around each point of x (Algorithm 1 of Stanczuk et al. 2024), in ε units.
+
+    The d × d Gram matrix of the noise predictions is accumulated block by block, so memory is
+    O(d² + batch · d) and never K × d; its eigenvalues are taken in float64. The noise is the same for every point.
+
+    Args:
+        denoiser: a denoiser (``dimlib.score``).
+        x: points, shape ``(P, *shape)``; d is the number of entries of one point.
+        sigma: noise level, in the units of x.
+        n_scores: K, at least d + 1; 4d where not given.
+        center: subtract the mean prediction, which is the drift by mean curvature and no direction of
+            noise. ``center=False`` with the "gap" rule is the algorithm as published.
+        seed: seed of the noise.
+        batch_size: noisy copies per call of the denoiser; chosen from the memory where not given.
+
+    Raises:
+        ValueError: bad points, σ or K, or a denoiser that returns another shape, NaN or infinity.
+    """
+    _check_points(x)
+    d = x[0].numel()
+    n_scores = 4 * d if n_scores is None else n_scores
+    if n_scores <= d:
+        raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
+                         f"{d + 1}, better 4 d = {4 * d}")
+    batch_size = batch_size or rows_per_batch(d, x.device)
+    group = max(1, batch_size // n_scores)                                 # points that go through together
+    block = min(n_scores, batch_size)                                      # noisy copies that go through together
+    parts = [_gram_spectrum(denoiser, points, sigma, n_scores, center, seed, block) for points in x.split(group)]
+    values, loss = (torch.cat(part).cpu().numpy() for part in zip(*parts))
+    return Spectrum(values, loss, float(sigma), n_scores, center)
+
+
+def _gram_spectrum(denoiser, points, sigma, n_scores, center, seed, block):
+    """Singular values (P, d) and denoising loss (P,) of a few points, float64."""
+    exact = torch.device("cpu") if points.device.type == "mps" else points.device   # where float64 exists
+    generator = torch.Generator(points.device).manual_seed(seed)
+    gram, total, loss = 0.0, 0.0, 0.0
+    for start in range(0, n_scores, block):
+        copies, noise = noisy_copies(points, sigma, min(block, n_scores - start), generator)
+        predicted = noise_prediction(_checked(denoiser), copies.flatten(0, 1), sigma).view_as(copies)
+        loss = loss + (predicted - noise).to(exact, torch.float64).square().flatten(1).sum(1)
+        rows = predicted.flatten(2).to(exact, torch.float64)               # (P, block, d)
+        gram = gram + rows.mT @ rows
+        total = total + rows.sum(1, keepdim=True)
+    if center:
+        gram = gram - total.mT @ total / n_scores
+    eigenvalues = torch.linalg.eigvalsh(gram / n_scores).clamp(min=0).flip(-1)
+    return eigenvalues.sqrt(), loss / n_scores
+
+
+def _check_points(x):
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0:
+        raise ValueError("x must be a tensor of points, shape (P, *shape), got "
+                         f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}; for one point use x[None]")
+    if not x.is_floating_point():
+        raise ValueError(f"x has dtype {x.dtype}: convert it with x.float()")
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
+
+
+def _checked(denoiser):
+    """The denoiser, with an error where its answer breaks the contract."""
+    def call(x, sigma):
+        answer = denoiser(x, sigma)
+        if answer.shape != x.shape:
+            raise ValueError(f"the denoiser returned shape {tuple(answer.shape)} for x of shape {tuple(x.shape)}; "
+                             "D(x, sigma) must have the shape of x")
+        if not torch.isfinite(answer).all():
+            raise ValueError(f"the denoiser returned NaN or infinite values at sigma={sigma:g}: is this noise level "
+                             "inside the range it was trained for?")
+        return answer
+    return call
+
+
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """A dimension with its doubts.
+
+    Attributes:
+        dimension: shape (P,): the dimension at each point, at noise level ``sigma``.
+        sigma: the noise level that the plateau rule chose. plateau: lowest and highest σ of the plateau.
+        warnings: what speaks against the answer, in words; empty where nothing does.
+    """
+
+    dimension: NDArray
+    sigma: float
+    plateau: tuple[float, float]
+    warnings: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean dimension over the points."""
+        return float(self.dimension.mean())
+
+    @property
+    def median(self) -> float:
+        """Median dimension over the points."""
+        return float(np.median(self.dimension))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over the points; nan for a single point."""
+        n = len(self.dimension)
+        return float(self.dimension.std(ddof=1) / n**0.5) if n > 1 else float("nan")
+
+    def __repr__(self) -> str:
+        low, high = self.plateau
+        lines = [f"dimension {self.mean:.2f} ± {self.standard_error:.2f} (median {self.median:g}, "
+                 f"{len(self.dimension)} points) at σ = {self.sigma:.3g}, plateau {low:.3g} to {high:.3g}"]
+        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+
+
+@dataclass(frozen=True, repr=False)
+class DimensionCurve:
+    """Dimension against noise level, k(σ): one `Spectrum` per σ, ascending."""
+
+    spectra: tuple[Spectrum, ...]
+
+    @property
+    def sigmas(self) -> NDArray:
+        """Noise levels, ascending, shape (S,)."""
+        return np.array([s.sigma for s in self.spectra])
+
+    def dimensions(self, rule: str = "recommended") -> NDArray:
+        """Dimension at each noise level and point, shape (S, P)."""
+        return np.stack([s.dimension(rule) for s in self.spectra])
+
+    def standard_errors(self, rule: str = "recommended") -> NDArray:
+        """Standard error of the mean over the points at each noise level, shape (S,)."""
+        answers = self.dimensions(rule)
+        return answers.std(axis=1, ddof=1) / answers.shape[1] ** 0.5
+
+    def estimate(self, rule: str = "recommended") -> Estimate:
+        """The answer on the plateau: the longest run of σ over which the dimension does not change.
+
+        Two neighbouring noise levels belong together if the dimension changes by at most half a unit, on
+        average over the points. Within the longest run (of two as long, the one at lower σ) the level with
+        the largest median contrast is taken.
+        """
+        answers = self.dimensions(rule)
+        change = np.abs(np.diff(answers, axis=0)).mean(axis=1)             # (S − 1,)
+        first, last = _longest_run(change <= 0.5)
+        contrast = [np.median(self.spectra[i].contrast) for i in range(first, last + 1)]
+        best = first + int(np.argmax(contrast))
+        return Estimate(answers[best], float(self.sigmas[best]), (float(self.sigmas[first]), float(self.sigmas[last])),
+                        self._warnings(answers[best], best, first == last))
+
+    def _warnings(self, answer, best, alone) -> tuple[str, ...]:
+        spectrum, d = self.spectra[best], self.spectra[best].values.shape[1]
+        excess = float(np.mean(spectrum.loss - answer))
+        weak = float(np.mean(spectrum.contrast < CONTRAST))
+        doubts = [
+            (alone, "no plateau: the dimension changes with every noise level; read the curve, not one number"),
+            (spectrum.disagreement > 0.1,
+             f"gap, cut and recommended rule disagree at {spectrum.disagreement:.0%} of the points"),
+            (weak > 0.1, f"no two populations of singular values at {weak:.0%} of the points"),
+            (excess > 0.1 * d,
+             f"the denoising loss is {excess:.1f} above its floor: train longer, or lower the noise level")]
+        return tuple(text for holds, text in doubts if holds)
+
+    def __repr__(self) -> str:
+        answers = self.dimensions()
+        rows = [f"  σ = {sigma:<8.3g} k = {row.mean():.2f} (median {np.median(row):g})"
+                for sigma, row in zip(self.sigmas, answers)]
+        return "\n".join([repr(self.estimate()), *rows])
+
+
+def _longest_run(together) -> tuple[int, int]:
+    """First and last index of the longest run of levels whose neighbouring pairs are all True."""
+    best = start = 0, 0
+    for i, joined in enumerate(together):
+        start = (start[0], i + 1) if joined else (i + 1, i + 1)
+        if start[1] - start[0] > best[1] - best[0]:
+            best = start
+    return best
+
+
+def dimension_curve(denoiser: Callable, x: Tensor, sigmas: Sequence[float], n_scores: int | None = None,
+                    center: bool = True, seed: int = 0, batch_size: int | None = None) -> DimensionCurve:
+    """Spectra at several noise levels, with the same noise at all of them. Arguments as for `spectrum`.
+
+    ``print(dimension_curve(...))`` shows the answer, its standard error over the points, its plateau and its doubts.
+    """
+    levels = sorted({float(s) for s in sigmas})
+    if len(levels) < 2:
+        raise ValueError(f"a curve needs at least two noise levels, got {levels}")
+    return DimensionCurve(tuple(spectrum(denoiser, x, s, n_scores, center, seed, batch_size) for s in levels))

@@ -1,0 +1,162 @@
+"""Denoising score matching: the training loop, as a generator.
+
+The loss is the squared error of the predicted noise, in ε units, summed over coordinates (Vincent 2011):
+
+    E ‖ε̂(x_0 + σ ε, σ) − ε‖² = E ‖D(x_0 + σ ε, σ) − x_0‖² / σ²,
+
+with σ log-uniform in the model's range. Its floor is not zero: noise along the manifold cannot be
+predicted, so for small σ a perfect denoiser loses exactly k, the intrinsic dimension.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from .score import ScoreModel, write_tensors
+
+__all__ = ["Progress", "fit", "choose_device"]
+
+WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One training step: its loss in ε units, the excess over the exact denoiser's (nan without one), its rate."""
+
+    step: int
+    loss: float
+    excess: float
+    lr: float
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """"auto" is the first of cuda, mps and cpu that is there; anything else is taken at its word."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 1e-3, seed: int = 0,
+        device: str = "auto", exact: Callable | None = None, checkpoint: str | Path | None = None,
+        checkpoint_every: int = 500) -> Iterator[Progress]:
+    """Train ``model`` on x, yielding a `Progress` after every step; drain it, or stop early by breaking off.
+
+    AdamW, linear warm-up, cosine decay to zero, gradients clipped. What is optimised is a copy: ``model``
+    itself holds the exponential moving average of the weights, so it can be used as it is at any time.
+    Batches and noise of a step depend on (seed, step) only, so a resumed run repeats the uninterrupted one.
+
+    Args:
+        model: the model to train, moved to ``device``.
+        x: data, shape ``(N, *shape)``, finite, N ≥ 2.
+        steps, batch_size, lr: length of the run, points per step, peak learning rate.
+        seed: seed of batches and noise (the weights' own is whatever made ``model``).
+        device: "auto", or a torch device.
+        exact: the exact denoiser of the data, to report the excess loss E‖ε̂ − ε̂*‖².
+        checkpoint: file to save to every ``checkpoint_every`` steps and to resume from if it exists.
+
+    Raises:
+        ValueError: bad data, or a checkpoint of another run; FloatingPointError: a loss that is not finite.
+    """
+    _check(model, x, steps, batch_size)
+    device = choose_device(device)
+    model.to(device).eval()
+    x = x.to(device, torch.float32)
+    student = copy.deepcopy(model).train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=lr)
+    identity = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "shape": list(x.shape)}
+    start = _restore(checkpoint, identity, model, student, optimizer) if checkpoint else 0
+    for step in range(start, steps):
+        optimizer.param_groups[0]["lr"] = rate = lr * _schedule(step, steps)
+        x0, sigma, noise = _batch(model, x, batch_size, seed, step)
+        level = sigma.reshape(-1, *[1] * (x.ndim - 1))
+        noisy = x0 + level * noise
+        denoised = student(noisy, sigma)
+        loss = _squared_error(denoised, x0, level)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), MAX_GRADIENT_NORM)
+        optimizer.step()
+        _average(model, student, step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss at step {step} is {loss.item()}: lower lr={lr:g}, or scale the data")
+        if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            _save(checkpoint, identity | {"step": step + 1}, model, student, optimizer)
+        excess = _squared_error(denoised.detach(), exact(noisy, sigma), level).item() if exact else float("nan")
+        yield Progress(step, loss.item(), excess, rate)
+
+
+def _check(model, x, steps, batch_size):
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
+        raise ValueError("x must be a tensor of shape (N, *shape) with at least two points, got "
+                         f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
+    if model.sigma_min > x.float().std():
+        raise ValueError(f"sigma_min={model.sigma_min:g} is larger than the data's standard deviation {x.std():.2g}: "
+                         "at that noise level the data are one point; lower it")
+
+
+def _schedule(step, steps):
+    warm = min(1.0, (step + 1) / WARMUP)
+    return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps))).item()
+
+
+def _batch(model, x, batch_size, seed, step):
+    generator = torch.Generator(x.device).manual_seed((seed << 32) + step)
+    index = torch.randint(len(x), (batch_size,), generator=generator, device=x.device)
+    u = torch.rand(batch_size, generator=generator, device=x.device)
+    sigma = model.sigma_min * (model.sigma_max / model.sigma_min) ** u     # log-uniform
+    noise = torch.randn((batch_size, *x.shape[1:]), generator=generator, device=x.device)
+    return x[index], sigma, noise
+
+
+def _squared_error(denoised, target, level):
+    return ((denoised - target) / level).square().flatten(1).sum(1).mean()
+
+
+@torch.no_grad()
+def _average(model, student, step):
+    decay = min(EMA_DECAY, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(model.parameters()), list(student.parameters()), 1 - decay)
+
+
+def _save(path, header, model, student, optimizer):
+    tensors = {f"average.{k}": t for k, t in model.state_dict().items()}
+    tensors |= {f"student.{k}": t for k, t in student.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": t for k, t in state.items()}
+    write_tensors(tensors, path, {"training": json.dumps(header)})
+
+
+def _restore(path, identity, model, student, optimizer) -> int:
+    if not Path(path).exists():
+        return 0
+    with safetensors.safe_open(str(path), "pt") as file:
+        header = json.loads((file.metadata() or {}).get("training", "{}"))
+    step = header.pop("step", None)
+    if header != identity:
+        raise ValueError(f"{path} belongs to another run ({header or 'no training checkpoint'}; this one is "
+                         f"{identity}): delete it, or give another checkpoint file")
+    tensors = safetensors.torch.load_file(str(path))
+
+    def part(name):
+        return {k.removeprefix(name + "."): t for k, t in tensors.items() if k.startswith(name + ".")}
+
+    model.load_state_dict(part("average"))
+    student.load_state_dict(part("student"))
+    state = {}
+    for key, tensor in part("optimizer").items():
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return step

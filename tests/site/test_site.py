@@ -1,0 +1,132 @@
+"""The built book, as a reader meets it: links lead somewhere, pages work without a network."""
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+SITE = Path(__file__).parents[2] / "_build" / "html"
+PAGES = sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+GREETING = re.compile(r'"\[(PST|togglebutton)\]: ')  # what the theme's own scripts always say
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(SITE)))
+
+
+class Page(HTMLParser):
+    """What a page offers (anchors), points to (links) and loads, and the prose one can read."""
+
+    NO_TEXT = {"script", "style", "title", "pre", "code", "mjx-container"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.anchors, self.links, self.loads, self.text = {"", "top"}, [], [], []
+        self.hidden = []  # the open elements whose text is not prose
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors |= {attributes.get("id"), attributes.get("name")}
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if tag == "meta" and attributes.get("http-equiv", "").lower() == "refresh":
+            self.links.append(attributes["content"].split("url=")[1])
+        if attributes.get("src"):
+            self.loads.append(attributes["src"])
+        if tag == "link":
+            self.loads.append(attributes["href"])
+        if tag in self.NO_TEXT:
+            self.hidden.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.hidden and tag == self.hidden[-1]:
+            self.hidden.pop()
+
+    def handle_data(self, data):
+        if not self.hidden:
+            self.text.append(data)
+
+
+@cache
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def target(page, link):
+    """The file and the anchor a relative link points to; None for another host or inline data."""
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return None
+    path = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+    return path, unquote(parts.fragment)
+
+
+def test_the_book_is_built():
+    assert PAGES, "there is no book in _build/html yet: make book"
+
+
+@every_page
+def test_links_and_images_lead_somewhere(page):
+    dead = []
+    for link in read(page).links + read(page).loads:
+        found = target(page, link)
+        if found is None:
+            continue
+        path, anchor = found
+        if not path.is_file() or (path.suffix == ".html" and anchor not in read(path).anchors):
+            dead.append(link)
+    assert not dead
+
+
+@every_page
+def test_nothing_is_loaded_from_another_host(page):
+    foreign = [link for link in read(page).loads if urlsplit(link).netloc]
+    assert not foreign
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(SITE)), scope="module")
+def opened(request, tmp_path_factory):
+    """A page after its scripts ran in a browser without a network, and the browser's complaints."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine")
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        "--virtual-time-budget=20000",
+        "--enable-logging=stderr",
+        "--dump-dom",
+        request.param.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return done.stdout, console
+
+
+def test_the_browser_has_nothing_to_complain_about(opened):
+    _, console = opened
+    assert not [line for line in console if not GREETING.search(line)]
+
+
+def test_formulas_are_rendered(opened):
+    html, _ = opened
+    assert ("<mjx-container" in html) == ('class="math' in html)
+    unknown = re.findall(r'<g data-mml-node="merror"|<merror|mathcolor="red"|fill="red"', html)
+    assert not unknown, "MathJax does not know a macro on this page"
+    raw = [text for text in Page(html).text if re.search(r"\\[(\[]|\\begin\{", text)]
+    assert not raw

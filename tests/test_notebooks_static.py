@@ -1,0 +1,72 @@
+"""The committed notebooks: run top to bottom, clean, small, and part of the book."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+MACHINE_PATH = re.compile(rf"{re.escape(str(ROOT))}|(?<![\w.])/(root|home|tmp|Users|opt|mnt)/")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def nb(path):
+    nb = nbformat.read(path, as_version=4)
+    nbformat.validate(nb)
+    return nb
+
+
+def tagged(nb, tag):
+    return [cell for cell in nb.cells if tag in cell.metadata.get("tags", [])]
+
+
+def outputs(nb):
+    return [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_book_and_folder_hold_the_same_notebooks():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    in_book = {chapter for chapter in chapters if chapter.startswith("notebooks/")}
+    assert in_book == {f"notebooks/{path.stem}" for path in NOTEBOOKS}
+
+
+def test_ran_top_to_bottom(nb):
+    code = [c for c in nb.cells if c.cell_type == "code" and c.source.strip()]
+    counts = [c.execution_count for c in code if "skip-execution" not in c.metadata.get("tags", [])]
+    assert counts == list(range(1, len(counts) + 1)), "run it again: make notebooks"
+
+
+def test_ran_with_its_defaults(nb):
+    assert len(tagged(nb, "parameters")) == 1
+    assert not tagged(nb, "injected-parameters")
+
+
+def test_no_error_and_nothing_on_stderr(nb):
+    assert not [o for o in outputs(nb) if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+def test_metadata_is_clean(nb):
+    assert nb.metadata.kernelspec.name == "python3"
+    assert not {"papermill", "widgets"} & set(nb.metadata)
+    assert "version" not in nb.metadata.language_info
+    assert not [c for c in nb.cells if {"papermill", "execution"} & set(c.metadata)]
+
+
+def test_no_path_of_the_machine_that_ran_it(nb):
+    for output in outputs(nb):
+        output.get("data", {}).pop("image/png", None)  # base64 may spell anything
+    found = MACHINE_PATH.search(nbformat.writes(nb))
+    assert not found, found.group()
+
+
+def test_small_enough_to_read_in_a_browser(path):
+    assert path.stat().st_size < 1_500_000

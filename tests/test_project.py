@@ -1,0 +1,67 @@
+"""The files around the code agree with each other."""
+
+import tomllib
+from pathlib import Path
+
+import jupyter_book
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in pins}
+
+
+def direct_dependencies():
+    lines = PROJECT["dependencies"] + [line for extra in EXTRAS.values() for line in extra]
+    return [Requirement(line) for line in lines]
+
+
+def test_every_direct_dependency_is_pinned_to_a_version_it_allows():
+    pins = constraints()
+    if not pins:  # the weekly run drops them on purpose
+        return
+    for requirement in direct_dependencies():
+        if requirement.name == "dimlib":
+            assert requirement.extras <= set(EXTRAS)
+            continue
+        (pin,) = pins[canonicalize_name(requirement.name)].specifier
+        assert pin.operator == "=="
+        assert requirement.specifier.contains(pin.version), (
+            f"{requirement} is pinned to {pin.version}"
+        )
+
+
+def test_conda_installs_what_pip_installs():
+    pip = next(entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
+    assert "-c constraints.txt" in pip
+    (editable,) = [line for line in pip if line.startswith("-e ")]
+    extras = editable.removeprefix("-e .")
+    assert set(extras.strip("[]").split(",")) <= set(EXTRAS)
+    assert f'pip install -e ".{extras}"' in (ROOT / "Makefile").read_text()
+
+
+def test_conda_has_a_python_that_the_package_accepts():
+    (python,) = [entry for entry in ENVIRONMENT if str(entry).startswith("python=")]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
+        python.removeprefix("python=")
+    )
+
+
+def test_every_key_of_the_book_configuration_is_known():
+    """Jupyter Book ignores a misspelt key without a word."""
+    defaults = (Path(jupyter_book.__file__).parent / "default_config.yml").read_text()
+    known = yaml.safe_load(defaults) | {"project": "", "bibtex_bibfiles": []}
+    known["latex"]["latex_documents"] = {}
+    for key, value in yaml.safe_load((ROOT / "_config.yml").read_text()).items():
+        assert key in known
+        if isinstance(value, dict):
+            assert set(value) <= set(known[key]), f"in {key}"

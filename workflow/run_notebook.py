@@ -1,0 +1,66 @@
+"""Run a notebook with other parameters, and leave nothing in it that differs from run to run.
+
+    python workflow/run_notebook.py NOTEBOOK OUTPUT [name=value ...]
+
+Values are Python literals (`dim=50`, `lr=1e-3`, `device=None`); anything else is text
+(`device=cuda`). The notebook runs in its own folder, as in Jupyter; `out_dir=` alone is understood
+from where this command is called. OUTPUT may be NOTEBOOK itself: it is replaced at the end, and
+only if every cell ran.
+"""
+
+import ast
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+
+
+def parse(assignments: list[str], notebook: Path) -> dict:
+    """Turn `name=value` strings into parameters that the notebook knows."""
+    known = papermill.inspect_notebook(notebook)
+    parameters = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if name not in known:
+            raise ValueError(f"{notebook} has no parameter {name!r}; it has {', '.join(known)}")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    if "out_dir" in parameters:
+        parameters["out_dir"] = os.path.relpath(parameters["out_dir"], notebook.parent)
+    return parameters
+
+
+def clean(nb: nbformat.NotebookNode) -> None:
+    """Remove timestamps, paths, versions and random ids."""
+    for key in ("papermill", "widgets"):
+        nb.metadata.pop(key, None)
+    nb.metadata.language_info.pop("version", None)
+    for cell in nb.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+
+
+def main(notebook: str, output: str, *assignments: str) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    source, target = Path(notebook), Path(output)
+    parameters = parse(list(assignments), source)
+    nb = papermill.execute_notebook(source, None, parameters, cwd=source.parent, progress_bar=False)
+    clean(nb)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".tmp")
+    nbformat.write(nb, unfinished)
+    unfinished.replace(target)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
