@@ -5,16 +5,19 @@ space R^m, and placed in R^d by a random isometry, x = Q g(u) + b. So its truth 
 assumed: the Jacobian of g gives the tangent space and the lengths of its directions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
+from .seeds import stream
+
 __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Union"]
 
 
-class Manifold:
+class Manifold(ABC):
     """A generated k-dimensional manifold M in R^d.
 
     A subclass says how coordinates are drawn (``_draw``), mapped to flat space (``_embed``) and read off
@@ -39,14 +42,19 @@ class Manifold:
             self.frame = torch.eye(ambient_dim, flat_dim, dtype=torch.float64)
             direction = torch.eye(ambient_dim, 1, dtype=torch.float64)[:, 0]
         else:
-            generator = torch.Generator().manual_seed(seed)
+            generator = stream(seed, "isometry")
             gaussian = torch.randn(ambient_dim, flat_dim, generator=generator, dtype=torch.float64)
             self.frame = torch.linalg.qr(gaussian).Q                       # (d, m), orthonormal columns
             direction = torch.randn(ambient_dim, generator=generator, dtype=torch.float64)
         self.center = offset * direction / direction.norm()                # (d,)
 
+    @abstractmethod
     def _draw(self, n: int, generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
     def _embed(self, u: Tensor) -> Tensor: ...
+
+    @abstractmethod
     def _coordinates(self, y: Tensor) -> Tensor: ...
 
     def __repr__(self) -> str:
@@ -54,10 +62,12 @@ class Manifold:
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draw n points of M. Returns float32, shape (n, d); the same seed gives the same points."""
+        return self._sample(n, stream(seed, "data"))
+
+    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         if n < 1:
             raise ValueError(f"n={n}: draw at least one point")
-        u = self._draw(n, torch.Generator().manual_seed(seed))
-        return self._place(self._embed(u)).float()
+        return self._place(self._embed(self._draw(n, generator))).float()
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point π(x) of M, for x of shape (n, d) near M; same shape and dtype."""
@@ -213,6 +223,8 @@ class Union:
             raise ValueError(f"the parts of a union need one ambient dimension, got {sorted(ambient)}")
         self.parts, self.ambient_dim = tuple(parts), ambient.pop()
         self.weights = torch.tensor(weights or [1.0] * len(self.parts), dtype=torch.float64)
+        if len(self.weights) != len(self.parts) or not (self.weights > 0).all():
+            raise ValueError(f"weights={weights}: give one positive number for each of the {len(self.parts)} parts")
         self.weights = self.weights / self.weights.sum()
         self.dim = tuple(part.dim for part in self.parts)
 
@@ -221,13 +233,14 @@ class Union:
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draw n points, shape (n, d), float32, in random order."""
-        generator = torch.Generator().manual_seed(seed)
-        choice = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        if n < 1:
+            raise ValueError(f"n={n}: draw at least one point")
+        choice = torch.multinomial(self.weights, n, replacement=True, generator=stream(seed, "union"))
         x = torch.empty(n, self.ambient_dim)
         for i, part in enumerate(self.parts):
             here = choice == i
             if here.any():
-                x[here] = part.sample(int(here.sum()), seed=seed * len(self.parts) + i + 1)
+                x[here] = part._sample(int(here.sum()), stream(seed, f"part {i} of a union"))
         return x
 
     def component(self, x: Tensor) -> Tensor:

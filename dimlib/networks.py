@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """A residual MLP with a linear path beside it: F(x, log σ) = L x + W_out norm(blocks(W_in x)).
+    """A residual MLP with a linear path beside it: F(x, log σ) = L x + W_out blocks(W_in x).
 
     The linear path learns the affine hull of the data at once; the blocks learn what is curved. L and
     W_out start at zero.
@@ -46,19 +46,21 @@ class MLP(nn.Module):
         blocks: number of residual blocks.
     """
 
-    def __init__(self, dim: int, width: int = 512, blocks: int = 3):
+    def __init__(self, dim: int, width: int = 256, blocks: int = 3):
         super().__init__()
         self.config = {"dim": dim, "width": width, "blocks": blocks}
         self.embed = FourierFeatures()
         self.linear = nn.Linear(dim, dim)
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
-        for last in (self.linear, self.leave[1]):
+        self.leave = nn.Linear(width, dim)
+        for last in (self.linear, self.leave):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        if x.shape[1:] != (self.config["dim"],):
+            raise ValueError(f"this MLP is for points of shape ({self.config['dim']},), got {tuple(x.shape[1:])}")
         level = self.embed(log_sigma)
         h = self.enter(x)
         for block in self.blocks:

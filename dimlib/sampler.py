@@ -5,19 +5,26 @@ Everything stays on the device of the points or of the model; large batches go t
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from .score import noise_prediction
+from .seeds import stream
 
 __all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
 
-def rows_per_batch(entries: int, device: torch.device) -> int:
-    """Rows of ``entries`` numbers that a denoiser can take at once: a quarter of a GPU's free memory, or 1 GB."""
+def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -> int:
+    """The given batch size, or one that fits a quarter of a GPU's free memory, or 1 GB elsewhere."""
+    if batch_size is not None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1, or None to choose it from the memory")
+        return batch_size
     free = torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 1e9
     return max(1, int(free / (4 * ACTIVATIONS_PER_ENTRY * entries)))
 
@@ -109,25 +116,28 @@ def reverse_diffusion(denoiser: Callable, n: int, shape: Sequence[int], sigmas: 
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    sigmas = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
+    if len(sigmas) < 2 or sigmas[-1] <= 0 or any(low >= high for high, low in pairwise(sigmas)):
+        raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
+    if n < 1:
+        raise ValueError(f"n={n}: draw at least one sample")
     device = torch.device(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    batch_size = batch_size or rows_per_batch(torch.Size(shape).numel(), device)
-    sigmas = sigmas.tolist()
+    generator = stream(seed, "reverse diffusion", device)
+    batch_size = rows_per_batch(batch_size, torch.Size(shape).numel(), device)
     chunks = []
     with _fast_arithmetic(device):
         for rows in _split(n, batch_size):
-            noise = lambda: torch.randn((rows, *shape), generator=generator, device=device)
+            noise = partial(torch.randn, (rows, *shape), generator=generator, device=device)
             x = start + sigmas[0] * noise()
-            for high, low in zip(sigmas, sigmas[1:]):
+            for high, low in pairwise(sigmas):
                 x = METHODS[method](denoiser, x, high, low, noise)
             chunks.append(denoiser(x, sigmas[-1]).float())
     return torch.cat(chunks)
 
 
 def _split(n: int, size: int) -> Iterator[int]:
-    yield from [size] * (n // size)
-    if n % size:
-        yield n % size
+    """n as a sum of parts of the given size and what is left."""
+    yield from (min(size, n - done) for done in range(0, n, size))
 
 
 @contextlib.contextmanager

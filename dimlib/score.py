@@ -87,26 +87,28 @@ class ScoreModel(nn.Module):
         self.register_buffer("data_mean", torch.as_tensor(data_mean, dtype=torch.float32).clone())
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        centred = x - self.data_mean
+        if self.data_mean.ndim and x.shape[1:] != self.data_mean.shape:
+            raise ValueError(f"this model is for points of shape {tuple(self.data_mean.shape)}, "
+                             f"got {tuple(x.shape[1:])}")
+        centred = x.to(self.data_mean.dtype) - self.data_mean
         denoise = PARAMETRISATIONS[self.parametrisation]
-        return self.data_mean + denoise(self.net, centred, _beside(sigma, x), self.data_std)
+        return (self.data_mean + denoise(self.net, centred, _beside(sigma, centred), self.data_std)).to(x.dtype)
+
+    @property
+    def config(self) -> dict:
+        """Everything but the weights: what ``load`` needs to build the model again."""
+        return {"network": type(self.net).__name__, "network_config": self.net.config, "data_std": self.data_std,
+                "parametrisation": self.parametrisation, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
 
     def save(self, path: str | Path) -> None:
         """Write the weights to ``path`` (safetensors, with the configuration in its header), atomically."""
-        config = {"network": type(self.net).__name__, "network_config": self.net.config, "data_std": self.data_std,
-                  "parametrisation": self.parametrisation, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
-        write_tensors(self.state_dict(), path, {"score_model": json.dumps(config)})
+        write_tensors(self.state_dict(), path, {"score_model": json.dumps(self.config)})
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "ScoreModel":
         """Read a model that ``save`` wrote. ``ValueError`` if the file is something else."""
-        with safetensors.safe_open(str(path), "pt") as file:
-            header = file.metadata() or {}
-        if "score_model" not in header:
-            raise ValueError(f"{path} is no saved ScoreModel: its header has no 'score_model' entry")
-        config = json.loads(header["score_model"])
+        weights, config = read_tensors(path, "score_model")
         net = getattr(networks, config.pop("network"))(**config.pop("network_config"))
-        weights = safetensors.torch.load_file(str(path))
         model = cls(net, data_mean=weights["data_mean"], **config)
         model.load_state_dict(weights)
         return model.to(device)
@@ -119,3 +121,13 @@ def write_tensors(tensors: dict[str, Tensor], path: str | Path, header: dict[str
     temporary = path.with_name(path.name + ".part")
     safetensors.torch.save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, header)
     os.replace(temporary, path)
+
+
+def read_tensors(path: str | Path, entry: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and one header entry of a file that `write_tensors` wrote; ``ValueError`` for another file."""
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            header = (file.metadata() or {})[entry]
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} has no {entry!r} entry in a safetensors header: it is no such file") from error
+    return safetensors.torch.load_file(str(path)), json.loads(header)

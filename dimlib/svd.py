@@ -20,10 +20,12 @@ from torch import Tensor
 
 from .sampler import noisy_copies, rows_per_batch
 from .score import noise_prediction
+from .seeds import stream
 
 __all__ = ["RULES", "Spectrum", "spectrum", "DimensionCurve", "Estimate", "dimension_curve"]
 
 RESOLUTION = 0.01  # value of a direction ten noise levels long, σ²/(σ² + (10σ)²): longer ones are all alike
+NOISE_ROWS = 64    # noise is drawn in blocks of this size, whatever the batch: the answer cannot depend on it
 CONTRAST = 3.0     # (1 + √(d/K))/(1 − √(d/K)) at K = 4d: noise alone spreads one population by this factor
 
 
@@ -113,9 +115,10 @@ class Spectrum:
 
     @property
     def disagreement(self) -> float:
-        """Share of the points at which gap, cut and the recommended rule do not all answer the same."""
-        answers = [self.dimension(rule) for rule in ("recommended", "gap", "cut")]
-        return float(np.mean((answers[0] != answers[1]) | (answers[0] != answers[2])))
+        """Share of the points where cut or gap contradicts the recommended rule (gap cannot answer 0 or d)."""
+        answer, by_gap, by_cut = (self.dimension(rule) for rule in ("recommended", "gap", "cut"))
+        extreme = (answer == 0) | (answer == self.values.shape[1])
+        return float(np.mean((answer != by_cut) | ((answer != by_gap) & ~extreme)))
 
     def __repr__(self) -> str:
         medians = ", ".join(f"{rule} {np.median(self.dimension(rule)):g}" for rule in RULES)
@@ -146,28 +149,31 @@ def spectrum(denoiser: Callable, x: Tensor, sigma: float, n_scores: int | None =
     """
     _check_points(x)
     d = x[0].numel()
+    if d < 2:
+        raise ValueError("the points have one entry each: there is nothing to count in one dimension")
     n_scores = 4 * d if n_scores is None else n_scores
     if n_scores <= d:
         raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
                          f"{d + 1}, better 4 d = {4 * d}")
-    batch_size = batch_size or rows_per_batch(d, x.device)
-    group = max(1, batch_size // n_scores)                                 # points that go through together
-    block = min(n_scores, batch_size)                                      # noisy copies that go through together
-    parts = [_gram_spectrum(denoiser, points, sigma, n_scores, center, seed, block) for points in x.split(group)]
+    batch_size = rows_per_batch(batch_size, d, x.device)
+    groups = x.split(max(1, batch_size // NOISE_ROWS))                     # points that go through together
+    parts = [_gram_spectrum(denoiser, points, sigma, n_scores, center, seed, batch_size) for points in groups]
     values, loss = (torch.cat(part).cpu().numpy() for part in zip(*parts))
     return Spectrum(values, loss, float(sigma), n_scores, center)
 
 
-def _gram_spectrum(denoiser, points, sigma, n_scores, center, seed, block):
+def _gram_spectrum(denoiser, points, sigma, n_scores, center, seed, batch_size):
     """Singular values (P, d) and denoising loss (P,) of a few points, float64."""
     exact = torch.device("cpu") if points.device.type == "mps" else points.device   # where float64 exists
-    generator = torch.Generator(points.device).manual_seed(seed)
+    generator = stream(seed, "spectrum", points.device)
     gram, total, loss = 0.0, 0.0, 0.0
-    for start in range(0, n_scores, block):
-        copies, noise = noisy_copies(points, sigma, min(block, n_scores - start), generator)
-        predicted = noise_prediction(_checked(denoiser), copies.flatten(0, 1), sigma).view_as(copies)
+    for start in range(0, n_scores, NOISE_ROWS):
+        copies, noise = noisy_copies(points.flatten(1), sigma, NOISE_ROWS, generator)
+        copies, noise = copies[:, : n_scores - start], noise[: n_scores - start]            # (P, rows, d), (rows, d)
+        batches = copies.reshape(-1, *points.shape[1:]).split(batch_size)
+        predicted = torch.cat([noise_prediction(_checked(denoiser), batch, sigma) for batch in batches]).view_as(copies)
         loss = loss + (predicted - noise).to(exact, torch.float64).square().flatten(1).sum(1)
-        rows = predicted.flatten(2).to(exact, torch.float64)               # (P, block, d)
+        rows = predicted.to(exact, torch.float64)                          # (P, rows, d)
         gram = gram + rows.mT @ rows
         total = total + rows.sum(1, keepdim=True)
     if center:
@@ -228,8 +234,7 @@ class Estimate:
     @property
     def standard_error(self) -> float:
         """Standard error of the mean over the points; nan for a single point."""
-        n = len(self.dimension)
-        return float(self.dimension.std(ddof=1) / n**0.5) if n > 1 else float("nan")
+        return float(_standard_error(self.dimension))
 
     def __repr__(self) -> str:
         low, high = self.plateau
@@ -254,22 +259,24 @@ class DimensionCurve:
         return np.stack([s.dimension(rule) for s in self.spectra])
 
     def standard_errors(self, rule: str = "recommended") -> NDArray:
-        """Standard error of the mean over the points at each noise level, shape (S,)."""
-        answers = self.dimensions(rule)
-        return answers.std(axis=1, ddof=1) / answers.shape[1] ** 0.5
+        """Standard error of the mean over the points at each noise level, shape (S,); nan for a single point."""
+        return _standard_error(self.dimensions(rule))
 
     def estimate(self, rule: str = "recommended") -> Estimate:
-        """The answer on the plateau: the longest run of σ over which the dimension does not change.
+        """The answer on the plateau: the longest run of noise levels that agree with one another.
 
-        Two neighbouring noise levels belong together if the dimension changes by at most half a unit, on
-        average over the points. Within the longest run (of two as long, the one at lower σ) the level with
-        the largest median contrast is taken.
+        Two levels agree if their dimensions differ by at most ½, on average over the points. All data are
+        0-dimensional to noise that is much larger than they are, and finite data to noise much smaller than their
+        spacing, so a run at 0 counts only if there is no other. Of two runs as long, the one at lower σ is
+        taken, and in it the level with the largest median contrast.
         """
         answers = self.dimensions(rule)
-        change = np.abs(np.diff(answers, axis=0)).mean(axis=1)             # (S − 1,)
-        first, last = _longest_run(change <= 0.5)
-        contrast = [np.median(self.spectra[i].contrast) for i in range(first, last + 1)]
-        best = first + int(np.argmax(contrast))
+        agree = np.abs(answers[:, None] - answers[None]).mean(axis=2) <= 0.5            # (S, S)
+        zero = answers.mean(axis=1) < 0.5
+        agree &= zero[:, None] == zero[None]
+        runs = [(i, j) for i in range(len(agree)) for j in range(i, len(agree)) if agree[i:j + 1, i:j + 1].all()]
+        first, last = max(runs, key=lambda run: (not zero[run[0]], run[1] - run[0], -run[0]))
+        best = max(range(first, last + 1), key=lambda i: np.median(self.spectra[i].contrast))
         return Estimate(answers[best], float(self.sigmas[best]), (float(self.sigmas[first]), float(self.sigmas[last])),
                         self._warnings(answers[best], best, first == last))
 
@@ -279,6 +286,8 @@ class DimensionCurve:
         weak = float(np.mean(spectrum.contrast < CONTRAST))
         doubts = [
             (alone, "no plateau: the dimension changes with every noise level; read the curve, not one number"),
+            (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
+            (spectrum.n_scores < 2 * d, f"K = {spectrum.n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
             (spectrum.disagreement > 0.1,
              f"gap, cut and recommended rule disagree at {spectrum.disagreement:.0%} of the points"),
             (weak > 0.1, f"no two populations of singular values at {weak:.0%} of the points"),
@@ -293,14 +302,9 @@ class DimensionCurve:
         return "\n".join([repr(self.estimate()), *rows])
 
 
-def _longest_run(together) -> tuple[int, int]:
-    """First and last index of the longest run of levels whose neighbouring pairs are all True."""
-    best = start = 0, 0
-    for i, joined in enumerate(together):
-        start = (start[0], i + 1) if joined else (i + 1, i + 1)
-        if start[1] - start[0] > best[1] - best[0]:
-            best = start
-    return best
+def _standard_error(answers):
+    n = answers.shape[-1]
+    return answers.std(axis=-1, ddof=1) / n**0.5 if n > 1 else np.full(answers.shape[:-1], np.nan)
 
 
 def dimension_curve(denoiser: Callable, x: Tensor, sigmas: Sequence[float], n_scores: int | None = None,

@@ -10,15 +10,16 @@ predicted, so for small σ a perfect denoiser loses exactly k, the intrinsic dim
 
 import copy
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .score import ScoreModel, write_tensors
+from .score import ScoreModel, read_tensors, write_tensors
+from .seeds import stream
 
 __all__ = ["Progress", "fit", "choose_device"]
 
@@ -71,8 +72,11 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
     x = x.to(device, torch.float32)
     student = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr)
-    identity = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "shape": list(x.shape)}
-    start = _restore(checkpoint, identity, model, student, optimizer) if checkpoint else 0
+    start, identity = 0, None
+    if checkpoint:
+        identity = {"model": model.config, "data": zlib.crc32(x.cpu().numpy().tobytes()), "steps": steps,
+                    "batch_size": batch_size, "lr": lr, "seed": seed}
+        start = _restore(checkpoint, identity, model, student, optimizer)
     for step in range(start, steps):
         optimizer.param_groups[0]["lr"] = rate = lr * _schedule(step, steps)
         x0, sigma, noise = _batch(model, x, batch_size, seed, step)
@@ -80,13 +84,13 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
         noisy = x0 + level * noise
         denoised = student(noisy, sigma)
         loss = _squared_error(denoised, x0, level)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss at step {step} is {loss.item()}: lower lr={lr:g}, or scale the data")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
         _average(model, student, step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss at step {step} is {loss.item()}: lower lr={lr:g}, or scale the data")
         if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
             _save(checkpoint, identity | {"step": step + 1}, model, student, optimizer)
         excess = _squared_error(denoised.detach(), exact(noisy, sigma), level).item() if exact else float("nan")
@@ -101,9 +105,12 @@ def _check(model, x, steps, batch_size):
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
-    if model.sigma_min > x.float().std():
-        raise ValueError(f"sigma_min={model.sigma_min:g} is larger than the data's standard deviation {x.std():.2g}: "
-                         "at that noise level the data are one point; lower it")
+    spread = x.float().std(0).norm().item()
+    if spread == 0:
+        raise ValueError("all points of x are the same: there is nothing to learn")
+    if model.sigma_min > spread:
+        raise ValueError(f"sigma_min={model.sigma_min:g} is larger than the spread of the data, {spread:.2g}: "
+                         "at that noise level they are one point; lower it")
 
 
 def _schedule(step, steps):
@@ -112,12 +119,18 @@ def _schedule(step, steps):
 
 
 def _batch(model, x, batch_size, seed, step):
-    generator = torch.Generator(x.device).manual_seed((seed << 32) + step)
-    index = torch.randint(len(x), (batch_size,), generator=generator, device=x.device)
-    u = torch.rand(batch_size, generator=generator, device=x.device)
+    """Points, noise levels and noise in antithetic pairs ±ε.
+
+    At small σ the gradient of one noisy point is of order 1/σ and odd in ε but for a part of order 1, which
+    is what there is to learn: in a pair the noise of order 1/σ cancels.
+    """
+    generator = stream(seed, f"training step {step}", x.device)
+    pairs = (batch_size + 1) // 2
+    index = torch.randint(len(x), (pairs,), generator=generator, device=x.device)
+    u = torch.rand(pairs, generator=generator, device=x.device)
     sigma = model.sigma_min * (model.sigma_max / model.sigma_min) ** u     # log-uniform
-    noise = torch.randn((batch_size, *x.shape[1:]), generator=generator, device=x.device)
-    return x[index], sigma, noise
+    noise = torch.randn((pairs, *x.shape[1:]), generator=generator, device=x.device)
+    return x[index].repeat(2, *[1] * (x.ndim - 1)), sigma.repeat(2), torch.cat([noise, -noise])
 
 
 def _squared_error(denoised, target, level):
@@ -141,13 +154,11 @@ def _save(path, header, model, student, optimizer):
 def _restore(path, identity, model, student, optimizer) -> int:
     if not Path(path).exists():
         return 0
-    with safetensors.safe_open(str(path), "pt") as file:
-        header = json.loads((file.metadata() or {}).get("training", "{}"))
-    step = header.pop("step", None)
+    tensors, header = read_tensors(path, "training")
+    step = header.pop("step")
     if header != identity:
-        raise ValueError(f"{path} belongs to another run ({header or 'no training checkpoint'}; this one is "
-                         f"{identity}): delete it, or give another checkpoint file")
-    tensors = safetensors.torch.load_file(str(path))
+        differing = ", ".join(key for key in identity if header.get(key) != identity[key])
+        raise ValueError(f"{path} belongs to another run, with other {differing}: delete it, or name another file")
 
     def part(name):
         return {k.removeprefix(name + "."): t for k, t in tensors.items() if k.startswith(name + ".")}

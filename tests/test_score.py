@@ -1,0 +1,192 @@
+"""The score model: three parametrisations, two views, and files."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+import dimlib
+from dimlib.exact import denoiser
+from dimlib.manifolds import Sphere
+from dimlib.networks import MLP
+from dimlib.score import PARAMETRISATIONS, ScoreModel, noise_prediction, score, write_tensors
+
+MEAN = torch.arange(5.0)
+names = pytest.mark.parametrize("name", PARAMETRISATIONS)
+
+
+class Picture(torch.nn.Module):
+    """A network on pictures (B, 2, 3) that mixes entries and looks at the noise level."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Linear(6, 6)
+
+    def forward(self, x, log_sigma):
+        return self.mix(x.flatten(1)).view_as(x) + log_sigma[:, None, None]
+
+
+def model(name="data", net=None, **more):
+    """A model with random weights."""
+    torch.manual_seed(1)
+    net = net or MLP(5, width=16, blocks=2)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return ScoreModel(net, **{"data_std": 2.0, "data_mean": MEAN, **more}, parametrisation=name)
+
+
+def start(name):
+    return ScoreModel(MLP(5, width=16), data_std=2.0, data_mean=MEAN, parametrisation=name)
+
+
+@pytest.mark.parametrize("name", ["data", "noise"])
+def test_starts_as_the_identity(name):
+    x = torch.randn(6, 5)
+    assert torch.allclose(start(name)(x, 0.3), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 2.0])
+def test_edm_starts_as_the_denoiser_of_a_gaussian(sigma):
+    x = torch.randn(6, 5)
+    expected = MEAN + 4 / (4 + sigma**2) * (x - MEAN)
+    assert torch.allclose(start("edm")(x, sigma), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 3.0])
+def test_parametrisations_are_what_the_table_says(sigma):
+    x, s = torch.randn(6, 5), 2.0
+    root, level = (s**2 + sigma**2) ** 0.5, torch.full((6,), sigma).log()
+    y = x - MEAN
+    table = {
+        "data": lambda net: y + s * net(y / s, level),
+        "noise": lambda net: y - sigma * net(y / root, level),
+        "edm": lambda net: s**2 / root**2 * y + sigma * s / root * net(y / root, level),
+    }
+    assert table.keys() == PARAMETRISATIONS.keys()
+    for name, formula in table.items():
+        m = model(name)
+        assert torch.allclose(m(x, sigma), MEAN + formula(m.net), atol=1e-5), name
+
+
+@names
+def test_one_sigma_or_one_per_row(name):
+    m, x = model(name), torch.randn(4, 5)
+    sigma = torch.tensor([0.02, 0.3, 0.3, 1.0])
+    together = m(x, sigma)
+    for i in range(4):
+        for one in (sigma[i], sigma[i].item(), sigma[i : i + 1]):
+            assert torch.allclose(together[i], m(x[i : i + 1], one)[0], atol=1e-5)
+    assert torch.allclose(m(x, 0.3), m(x, torch.full((4,), 0.3)), atol=1e-6)
+    assert torch.allclose(m(x, torch.tensor(0.3)), m(x, 0.3), atol=1e-6)
+
+
+@names
+def test_any_shape_of_a_point(name):
+    m = model(name, Picture(), data_mean=torch.randn(2, 3))
+    x, sigma = torch.randn(4, 2, 3), torch.tensor([0.1, 0.2, 0.5, 1.0])
+    answer = m(x, sigma)
+    assert answer.shape == x.shape
+    assert torch.allclose(answer[2:3], m(x[2:3], 0.5), atol=1e-5)
+
+
+def halve(x, sigma):
+    return x / 2
+
+
+@pytest.mark.parametrize("view", [noise_prediction, score])
+def test_views_take_any_shape_and_a_sigma_per_row(view):
+    x, sigma = torch.randn(3, 2, 4, dtype=torch.float64), torch.tensor([0.1, 1.0, 2.0])
+    power = 1 if view is noise_prediction else 2
+    sign = 1 if view is noise_prediction else -1
+    for i in range(3):
+        expected = sign * (x[i] / 2) / sigma[i].double() ** power
+        assert torch.allclose(view(halve, x, sigma)[i], expected)
+        assert torch.allclose(view(halve, x[i : i + 1], float(sigma[i]))[0], expected)
+
+
+def test_views_of_an_exact_denoiser_are_the_gradient_of_the_log_density():
+    sphere = Sphere(3, 8, seed=1, offset=4.0)
+    exact, sigma = denoiser(sphere), 0.4
+    x = (sphere.sample(6) + sigma * torch.randn(6, 8)).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(exact.log_density(x, sigma).sum(), x)
+    assert torch.allclose(score(exact, x, sigma), gradient, atol=1e-5)
+    assert torch.allclose(noise_prediction(exact, x, sigma), -sigma * gradient, atol=1e-5)
+
+
+@names
+@pytest.mark.parametrize("mean", [0.0, -3.5, MEAN], ids=["zero", "number", "tensor"])
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, name, mean):
+    m = model(name, data_mean=mean, data_std=1 / 3, sigma_min=0.003, sigma_max=7.0)
+    m.save(tmp_path / "new folder" / "model.safetensors")
+    again = ScoreModel.load(tmp_path / "new folder" / "model.safetensors")
+    x, sigma = torch.randn(4, 5), torch.tensor([0.01, 0.1, 1.0, 5.0])
+    assert torch.equal(again(x, sigma), m(x, sigma))
+    assert torch.equal(again.data_mean, torch.as_tensor(mean))
+    for attribute in ("parametrisation", "data_std", "sigma_min", "sigma_max"):
+        assert getattr(again, attribute) == getattr(m, attribute)
+
+
+def test_saving_replaces_the_old_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("old")
+    model().save(path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    ScoreModel.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    model("edm").save(path)
+    old = path.read_bytes()
+
+    def killed(tensors, target, header):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.torch, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        model("data").save(path)
+    assert path.read_bytes() == old
+
+
+def test_the_file_holds_no_pickle(tmp_path):
+    model().save(tmp_path / "m")
+    with safetensors.safe_open(str(tmp_path / "m"), "pt") as file:
+        config = json.loads(file.metadata()["score_model"])
+    assert config["network"] == "MLP" and config["network_config"]["dim"] == 5
+
+
+def test_a_safetensors_file_of_something_else_is_refused(tmp_path):
+    write_tensors({"a": torch.zeros(2)}, tmp_path / "other", {})
+    with pytest.raises(ValueError, match="other has no 'score_model' entry"):
+        ScoreModel.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_any_other_file_is_refused(tmp_path, content):
+    (tmp_path / "junk").write_bytes(content)
+    with pytest.raises(ValueError, match="junk has no 'score_model' entry"):
+        ScoreModel.load(tmp_path / "junk")
+
+
+def test_an_unknown_parametrisation_is_refused():
+    with pytest.raises(ValueError, match="'flow' is none of data, noise, edm"):
+        model("flow")
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
+def test_constant_data_are_refused(std):
+    with pytest.raises(ValueError, match="data_std=.*must be positive; is it constant"):
+        model(data_std=std)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
+def test_an_empty_range_of_noise_levels_is_refused(low, high):
+    with pytest.raises(ValueError, match=f"0 < sigma_min < sigma_max, got {low} and {high}"):
+        model(sigma_min=low, sigma_max=high)
+
+
+def test_points_of_another_dimension_are_refused():
+    with pytest.raises(ValueError, match="6"):
+        dimlib.spectrum(model(), torch.randn(3, 6), 0.1)

@@ -1,0 +1,517 @@
+"""The SVD estimator on exact scores, its rules on hand-made spectra, the curve and its warnings."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dimlib.exact import Empirical, denoiser
+from dimlib.manifolds import Plane, SpaghettiLine, Sphere, Union
+from dimlib.svd import RULES, DimensionCurve, Spectrum, dimension_curve, spectrum
+
+cheap_rules = pytest.mark.parametrize("rule", ["recommended", "gap", "cut"])
+
+# ---------------------------------------------------------------- spectra of exact scores
+
+
+@pytest.mark.parametrize("k, d", [(1, 20), (3, 20), (10, 20), (1, 60), (25, 60), (50, 60),
+                                  (3, 100), (10, 100), (25, 100), (50, 100)])
+def test_spheres(k, d):
+    sphere = Sphere(k, d, seed=k, offset=5.0)
+    answer = spectrum(denoiser(sphere), sphere.sample(4, seed=1), 0.01)
+    for rule in ("recommended", "gap", "cut"):
+        assert answer.dimension(rule).tolist() == [k] * 4, rule
+
+
+@pytest.mark.parametrize("k, d", [(1, 20), (10, 20), (19, 20), (20, 20), (1, 2), (3, 60), (50, 100), (100, 100)])
+def test_planes_from_a_line_to_the_full_space(k, d):
+    plane = Plane(k, d, std=torch.linspace(0.3, 2.0, k), seed=k, offset=5.0)
+    answer = spectrum(denoiser(plane), plane.sample(4, seed=1), 0.02)
+    for rule in ["recommended", "cut"] + ["gap"] * (k < d):
+        assert answer.dimension(rule).tolist() == [k] * 4, rule
+
+
+@pytest.mark.parametrize("d", [2, 20, 100])
+@pytest.mark.parametrize("rule", ["recommended", "cut"])
+def test_a_single_point_has_dimension_zero(d, rule):
+    point = torch.full((1, d), 3.0)
+    assert spectrum(Empirical(point), point, 0.1).dimension(rule).tolist() == [0]
+
+
+@pytest.mark.parametrize("k, d", [(3, 20), (10, 60)])
+def test_points_far_apart_have_dimension_zero_and_dense_points_that_of_their_manifold(k, d):
+    points = Sphere(k, d, seed=1, offset=5.0).sample(30)
+    assert spectrum(Empirical(points), points[:3], 0.01).dimension().tolist() == [0] * 3
+    circle = Sphere(1, d, seed=1, offset=5.0).sample(5000)
+    assert spectrum(Empirical(circle), circle[:3], 0.05).dimension().tolist() == [1] * 3
+
+
+@cheap_rules
+def test_a_union_has_the_dimension_of_each_part(rule):
+    union = Union([Sphere(10, 100, seed=1), Sphere(30, 100, radius=0.25, seed=2), Plane(3, 100, seed=3, offset=4.0)])
+    x = union.sample(30, seed=1)
+    answer = spectrum(denoiser(union), x, 0.005).dimension(rule)
+    assert answer.tolist() == union.dimension_at(x).tolist()
+    assert set(answer) == {3, 10, 30}
+
+
+@pytest.mark.slow
+def test_the_spaghetti_line_is_one_dimensional():
+    line = SpaghettiLine(100, seed=1)
+    answer = spectrum(denoiser(line), line.sample(1, seed=2), 0.01)
+    assert [answer.dimension(rule).item() for rule in ("recommended", "gap", "cut")] == [1, 1, 1]
+
+
+def test_values_of_a_plane_are_the_closed_form():
+    """Cov ε̂ = Q diag(σ²/(s² + σ²))² Qᵀ along a Gaussian plane, 1 across it, at any point in space."""
+    plane, sigma = Plane(3, 6, std=(0.1, 0.2, 0.4), seed=1, offset=5.0), 0.2
+    answer = spectrum(denoiser(plane), torch.randn(2, 6, dtype=torch.float64), sigma, n_scores=40_000)
+    tangent = [sigma**2 / (s**2 + sigma**2) for s in (0.1, 0.2, 0.4)]
+    assert np.allclose(answer.values, [1, 1, 1, *tangent], rtol=0.03)
+    # E‖ε̂ − ε‖² = Σ s²/(s² + σ²) at points of the plane, on average
+    x = plane.sample(400, seed=3).double()
+    loss = spectrum(denoiser(plane), x, sigma, n_scores=2000).loss
+    assert math.isclose(loss.mean(), sum(1 - t for t in tangent), rel_tol=0.05)
+
+
+@pytest.mark.parametrize("k", [1, 10, 50])
+def test_the_loss_at_little_noise_is_the_dimension(k):
+    sphere = Sphere(k, 60, seed=1, offset=5.0)
+    loss = spectrum(denoiser(sphere), sphere.sample(5), 0.002, n_scores=2000).loss
+    assert np.allclose(loss, k, rtol=0.15)
+
+
+def test_pictures_are_points_too():
+    plane = Plane(4, 24, seed=1, offset=5.0)
+    exact = denoiser(plane)
+
+    def pictures(x, sigma):
+        return exact(x.flatten(1), sigma).view_as(x)
+
+    x = plane.sample(3)
+    answer = spectrum(pictures, x.view(3, 2, 3, 4), 0.02)
+    assert answer.values.shape == (3, 24) and answer.dimension().tolist() == [4] * 3
+    assert np.allclose(answer.values, spectrum(exact, x, 0.02).values, atol=1e-5)
+
+
+# ---------------------------------------------------------------- what the estimate depends on
+
+
+def test_the_published_rule_fails_by_curvature_and_centring_repairs_it():
+    """At σ = 0.05 the drift by mean curvature of the 50-sphere is one giant value: k̂ = d − 1."""
+    sphere = Sphere(50, 100, seed=1, offset=5.0)
+    x = sphere.sample(5)
+    published = spectrum(denoiser(sphere), x, 0.05, center=False)
+    assert published.dimension("gap").tolist() == [99] * 5 and (published.values[:, 0] > 2).all()
+    centred = spectrum(denoiser(sphere), x, 0.05)
+    assert centred.dimension("gap").tolist() == [50] * 5 and (centred.values[:, 0] < 1.6).all()
+
+
+def test_centring_takes_away_a_constant():
+    x, push = torch.randn(2, 5, dtype=torch.float64), 7.0
+    zero, constant = (lambda x, sigma: 0 * x), (lambda x, sigma: 0 * x - push * sigma)
+    values = [spectrum(d, x, 0.1, center=True).values for d in (zero, constant)]
+    assert np.allclose(*values)
+    assert not np.allclose(spectrum(zero, x, 0.1, center=False).values,
+                           spectrum(constant, x, 0.1, center=False).values, atol=1)
+
+
+def test_the_noise_is_around_the_point():
+    """A blob of dimension 4 and a line far away: noise that forgets x_0 answers the same at both."""
+    union = Union([Plane(4, 10, seed=1, offset=8.0), Plane(1, 10, seed=2)])
+    x = torch.stack([part.sample(1, seed=3)[0] for part in union.parts])
+    seen = []
+
+    def watched(x, sigma):
+        seen.append(x)
+        return denoiser(union)(x, sigma)
+
+    answer = spectrum(watched, x, 0.01, n_scores=2000)
+    assert answer.dimension().tolist() == [4, 1]
+    copies = torch.cat([block.view(2, -1, 10) for block in seen], dim=1)
+    assert torch.allclose(copies.mean(1), x, atol=5 * 0.01 / 2000**0.5)
+    assert torch.allclose(copies.std(1), torch.full((2, 10), 0.01), rtol=0.1)
+
+
+def test_only_the_displacement_from_the_point_matters():
+    """Moving points and manifold together changes nothing."""
+    here, there = Sphere(3, 12, seed=1), Sphere(3, 12, seed=1, offset=9.0)
+    x = here.sample(3).double()
+    a = spectrum(denoiser(here), x, 0.1)
+    b = spectrum(denoiser(there), x + there.center, 0.1)
+    assert np.allclose(a.values, b.values, atol=1e-9) and np.allclose(a.loss, b.loss)
+
+
+@pytest.fixture
+def sphere():
+    return Sphere(3, 20, seed=1, offset=5.0)
+
+
+def test_a_row_does_not_depend_on_its_batch(sphere):
+    x = sphere.sample(9)
+    together = spectrum(denoiser(sphere), x, 0.02)
+    backwards = spectrum(denoiser(sphere), x.flip(0), 0.02)
+    assert np.allclose(backwards.values[::-1], together.values, atol=1e-5)
+    for i in (0, 4, 8):
+        alone = spectrum(denoiser(sphere), x[i : i + 1], 0.02)
+        assert np.allclose(alone.values[0], together.values[i], atol=1e-5)
+        assert np.allclose(alone.loss[0], together.loss[i], rtol=1e-3)
+        assert (alone.dimension() == together.dimension()[i]).all()
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(sphere):
+    x = sphere.sample(3)
+    a, b, c = (spectrum(denoiser(sphere), x, 0.02, seed=s) for s in (1, 1, 2))
+    assert np.array_equal(a.values, b.values) and np.array_equal(a.loss, b.loss)
+    assert np.abs(a.values - c.values).max() > 1e-3
+
+
+def test_the_global_seed_is_neither_used_nor_moved(sphere):
+    torch.manual_seed(5)
+    a = spectrum(denoiser(sphere), sphere.sample(2), 0.02)
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    assert np.array_equal(a.values, spectrum(denoiser(sphere), sphere.sample(2), 0.02).values)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 33, 79, 81, 160, 1000])
+def test_the_batch_size_changes_nothing_but_rounding(sphere, batch_size):
+    x = sphere.sample(5).double()
+    whole = spectrum(denoiser(sphere), x, 0.02, batch_size=5 * 80)
+    parts = spectrum(denoiser(sphere), x, 0.02, batch_size=batch_size)
+    assert np.allclose(parts.values, whole.values, atol=1e-9)
+    assert np.allclose(parts.loss, whole.loss, rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 80, 100, 200, 1000])
+def test_the_denoiser_sees_no_more_rows_than_the_batch_size(sphere, batch_size):
+    rows = []
+
+    def counting(x, sigma):
+        rows.append(len(x))
+        return denoiser(sphere)(x, sigma)
+
+    spectrum(counting, sphere.sample(5), 0.02, batch_size=batch_size)
+    assert max(rows) <= batch_size and sum(rows) == 5 * 80
+
+
+def test_four_d_scores_unless_told():
+    plane = Plane(2, 7)
+    assert spectrum(denoiser(plane), plane.sample(2), 0.1).n_scores == 28
+    assert spectrum(denoiser(plane), plane.sample(2), 0.1, n_scores=8).n_scores == 8
+
+
+def test_no_gradient_is_recorded(sphere):
+    graphs = []
+
+    def watched(x, sigma):
+        answer = denoiser(sphere)(x, sigma)
+        graphs.append(answer.requires_grad)
+        return answer
+
+    spectrum(watched, sphere.sample(1).requires_grad_(), 0.02)
+    assert not any(graphs)
+
+
+# ---------------------------------------------------------------- rules on hand-made spectra
+
+K = 400  # e = 1 − √(100/400) = 0.5, so the cut is at 0.25
+
+
+def values(*blocks, d=100):
+    """Descending values (1, d) from blocks (count, highest, lowest)."""
+    v = np.concatenate([np.linspace(high, low, n) for n, high, low in blocks])
+    assert len(v) == d and (np.diff(v) <= 1e-12).all()
+    return v[None]
+
+
+def answers(v):
+    return {rule: RULES[rule](v, K).item() for rule in RULES}
+
+
+@pytest.mark.parametrize("k", [1, 10, 50, 99])
+def test_every_rule_reads_two_clean_populations(k):
+    v = values((100 - k, 1.4, 0.55), (k, 0.01, 0.005))
+    assert answers(v) == {"recommended": k, "gap": k, "ratio": k, "cut": k}
+
+
+def test_all_normal_is_zero():
+    v = values((100, 1.5, 0.52))
+    assert answers(v)["recommended"] == answers(v)["cut"] == 0
+
+
+@pytest.mark.parametrize("high, low", [(0.01, 0.001), (0.05, 0.02), (1e-5, 1e-12), (0.0, 0.0)])
+def test_all_tangent_is_d(high, low):
+    v = values((100, high, low))
+    assert answers(v)["recommended"] == answers(v)["cut"] == 100
+
+
+def test_weak_normals_of_an_undertrained_network_are_still_normal():
+    """Three curved normal directions at 0.15–0.2, tangents below 0.01: the gap and the cut count them as tangent."""
+    v = values((87, 1.4, 0.55), (3, 0.2, 0.15), (10, 0.008, 0.004))
+    assert answers(v) == {"recommended": 10, "gap": 13, "ratio": 10, "cut": 13}
+
+
+def test_tangents_spread_over_orders_of_magnitude_are_still_tangent():
+    """Values far below the noise level say nothing: the plain ratio cuts among them."""
+    v = values((90, 1.4, 0.55), (5, 0.1, 0.08), (3, 1e-3, 5e-4), (2, 1e-7, 1e-8))
+    assert answers(v) == {"recommended": 10, "gap": 10, "ratio": 2, "cut": 10}
+
+
+def test_a_spread_among_normals_is_noise():
+    """The largest difference is in the Marchenko–Pastur bulk: only the published rule looks there."""
+    v = values((1, 3.0, 3.0), (89, 1.4, 0.55), (10, 0.01, 0.005))
+    assert answers(v) == {"recommended": 10, "gap": 99, "ratio": 10, "cut": 10}
+
+
+def test_the_cut_is_half_the_marchenko_pastur_edge():
+    v = values((90, 1.0, 0.6), (5, 0.251, 0.251), (5, 0.249, 0.249))
+    assert RULES["cut"](v, 400).item() == 5
+    assert RULES["cut"](v, 1600).item() == 10                              # at K = 16 d it is at 0.375
+
+
+def test_gap_and_ratio_are_the_largest_difference_and_the_largest_quotient():
+    v = values((1, 1.0, 1.0), (1, 0.9, 0.9), (1, 0.4, 0.4), (1, 0.1, 0.1), (1, 0.09, 0.09), d=5)
+    assert RULES["gap"](v, 20).item() == 3 and RULES["ratio"](v, 20).item() == 2
+
+
+def test_rules_answer_at_each_point():
+    v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.01, 0.005)) for k in (5, 60, 1)])
+    for rule in RULES:
+        assert RULES[rule](v, K).tolist() == [5, 60, 1]
+
+
+def hand_made(v, sigma=0.1, loss=None):
+    loss = np.full(len(v), 10.0) if loss is None else np.asarray(loss)
+    return Spectrum(v, loss, sigma, K, True)
+
+
+def test_disagreement_is_the_share_of_points():
+    clean = values((90, 1.4, 0.55), (10, 0.01, 0.005))
+    weak = values((87, 1.4, 0.55), (3, 0.2, 0.15), (10, 0.008, 0.004))
+    assert hand_made(np.concatenate([clean, clean, clean, weak])).disagreement == 0.25
+
+
+def test_contrast_is_the_quotient_across_the_boundary():
+    v = values((90, 1.4, 0.8), (10, 0.1, 0.02))
+    assert np.allclose(hand_made(v).contrast, 5)                           # e / 0.1
+
+
+def test_the_repr_holds_the_answers():
+    text = repr(hand_made(values((90, 1.4, 0.55), (10, 0.01, 0.005))))
+    assert "1 points in R^100" in text and "recommended 10" in text and "\n" not in text
+
+
+def test_one_dimension_is_refused():
+    with pytest.raises(ValueError, match="one entry each"):
+        spectrum(denoiser(Plane(1, 1)), torch.randn(3, 1), 0.1)
+
+
+# ---------------------------------------------------------------- the curve and its plateau
+
+
+def curve(*levels, points=4, loss=None, top=None):
+    """A curve from (dimension, normal/tangent ratio or a row of values) at σ = 1, 2, 3, …"""
+    spectra = []
+    for i, (k, tangent) in enumerate(levels):
+        v = values((100 - k, 1.4, 0.55), (k, tangent, tangent / 2)).repeat(points, axis=0)
+        spectra.append(hand_made(v, float(i + 1), np.full(points, k if loss is None else loss, float)))
+    return DimensionCurve(tuple(spectra))
+
+
+def test_the_plateau_is_the_longest_run():
+    estimate = curve((40, 0.02), (10, 0.05), (10, 0.02), (10, 0.04), (7, 0.02), (7, 0.02)).estimate()
+    assert estimate.plateau == (2.0, 4.0) and estimate.dimension.tolist() == [10] * 4
+    assert estimate.sigma == 3.0, "the level with the largest contrast"
+    assert estimate.mean == estimate.median == 10 and estimate.warnings == ()
+
+
+def test_of_two_plateaus_as_long_the_one_at_lower_noise():
+    estimate = curve((10, 0.05), (10, 0.05), (20, 0.01), (20, 0.01)).estimate()
+    assert estimate.plateau == (1.0, 2.0) and estimate.mean == 10
+
+
+def test_the_plateau_may_be_the_whole_curve_or_its_end():
+    assert curve((10, 0.02), (10, 0.02), (10, 0.02)).estimate().plateau == (1.0, 3.0)
+    assert curve((30, 0.02), (20, 0.02), (10, 0.02), (10, 0.02)).estimate().plateau == (3.0, 4.0)
+
+
+def test_a_plateau_forgives_half_a_unit_on_average():
+    def level(sigma, ks):
+        v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+        return hand_made(v, sigma, np.array(ks, float))
+
+    half = DimensionCurve((level(1.0, [10, 10]), level(2.0, [10, 11])))
+    assert half.estimate().plateau == (1.0, 2.0)
+    more = DimensionCurve((level(1.0, [10, 10]), level(2.0, [11, 11])))
+    assert more.estimate().plateau == (1.0, 1.0)
+    opposite = DimensionCurve((level(1.0, [10, 12]), level(2.0, [12, 10])))
+    assert opposite.estimate().plateau == (1.0, 1.0), "changes at the points count, not of the mean"
+
+
+def test_a_plateau_does_not_drift():
+    """Steps of half a unit, each forgiven, do not add up: all levels of a plateau agree with one another."""
+    def level(sigma, ks):
+        v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+        return hand_made(v, sigma, np.array(ks, float))
+
+    drifting = [level(1.0, [10, 10]), level(2.0, [10, 11]), level(3.0, [11, 11]), level(4.0, [11, 12])]
+    assert DimensionCurve(tuple(drifting)).estimate().plateau == (1.0, 2.0)
+
+
+def test_a_plateau_at_zero_counts_only_if_there_is_no_other():
+    beyond = curve((10, 0.02), (10, 0.02), (0, 0.02), (0, 0.02), (0, 0.02)).estimate()
+    assert beyond.plateau == (1.0, 2.0) and beyond.warnings == ()
+    short = curve((0, 0.02), (0, 0.02), (10, 0.02), (0, 0.02), (0, 0.02)).estimate()
+    assert short.plateau == (3.0, 3.0) and short.mean == 10
+    nothing = curve((0, 0.02), (0, 0.02)).estimate()
+    assert nothing.mean == 0 and warned(nothing, "dimension 0: σ is beyond the size of the data")
+    assert not warned(nothing, "rule disagree"), "the gap cannot answer 0, which is no doubt"
+
+
+def test_a_dimension_of_d_is_no_doubt():
+    assert curve((100, 0.02), (100, 0.02)).estimate().warnings == ()
+
+
+@pytest.mark.parametrize("n_scores, doubt", [(101, True), (199, True), (200, False), (400, False)])
+def test_few_scores_are_a_warning(n_scores, doubt):
+    v = values((90, 1.4, 0.55), (10, 0.001, 0.0005))
+    estimate = DimensionCurve(tuple(
+        Spectrum(v, np.full(1, 10.0), s, n_scores, True) for s in (1.0, 2.0))).estimate()
+    assert warned(estimate, f"K = {n_scores} is below 2 d = 200") == doubt
+
+
+def warned(estimate, words):
+    return any(words in warning for warning in estimate.warnings)
+
+
+WORDS = ["no plateau", "rule disagree", "no two populations", "above its floor"]
+
+
+@pytest.mark.parametrize("words, doubtful", [
+    ("no plateau", curve((30, 0.02), (20, 0.02), (10, 0.02))),
+    ("above its floor", curve((10, 0.02), (10, 0.02), loss=21.0)),
+])
+def test_one_doubt_one_warning(words, doubtful):
+    estimate = doubtful.estimate()
+    assert [w for w in WORDS if warned(estimate, w)] == [words]
+    assert "warning: " in repr(estimate) and words in repr(estimate)
+
+
+def test_a_loss_a_little_above_its_floor_is_no_doubt():
+    assert curve((10, 0.02), (10, 0.02), loss=19.0).estimate().warnings == ()
+
+
+def two_levels(v, loss=10.0):
+    return DimensionCurve(tuple(hand_made(v, s, np.full(len(v), loss)) for s in (1.0, 2.0))).estimate()
+
+
+def test_disagreeing_rules_are_a_warning():
+    clean = values((90, 1.4, 0.55), (10, 0.008, 0.004))
+    weak = values((87, 1.4, 0.55), (3, 0.2, 0.15), (10, 0.008, 0.004))
+    many = two_levels(np.concatenate([clean] * 4 + [weak]))
+    assert warned(many, "rule disagree at 20%") and many.dimension.tolist() == [10] * 5
+    assert two_levels(np.concatenate([clean] * 10 + [weak])).warnings == ()
+
+
+def test_one_population_is_a_warning():
+    smooth = values((100, 1.4, 0.001))
+    assert warned(two_levels(smooth), "no two populations of singular values at 100%")
+
+
+def test_standard_error_is_over_the_points():
+    ks = [9, 10, 11, 10]
+    v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+    both = DimensionCurve((hand_made(v, 1.0), hand_made(v, 2.0)))
+    expected = math.sqrt(2 / 3) / 2
+    assert math.isclose(both.estimate().standard_error, expected)
+    assert np.allclose(both.standard_errors(), expected)
+    assert "10.00 ± 0.41" in repr(both.estimate())
+
+
+def test_one_point_has_no_standard_error_and_no_noise_about_it():
+    one = curve((10, 0.02), (10, 0.02), points=1)
+    assert math.isnan(one.estimate().standard_error)
+    assert np.isnan(one.standard_errors()).all()
+    assert "k = 10.00" in repr(one)
+
+
+def test_curve_of_a_sphere_finds_its_dimension_without_doubts():
+    sphere = Sphere(10, 40, seed=1, offset=5.0)
+    found = dimension_curve(denoiser(sphere), sphere.sample(8), [0.02, 0.005, 0.01, 0.04, 0.01])
+    assert found.sigmas.tolist() == [0.005, 0.01, 0.02, 0.04], "ascending, each once"
+    assert found.dimensions().shape == (4, 8)
+    estimate = found.estimate()
+    assert estimate.dimension.tolist() == [10] * 8 and estimate.warnings == ()
+    assert (found.dimensions("gap")[0] == 10).all()
+
+
+def test_a_curve_uses_the_same_noise_at_every_level():
+    plane = Plane(2, 8, seed=1)
+    found = dimension_curve(denoiser(plane), plane.sample(2).double(), [1e-4, 1e-3])
+    normal = [s.values[:, :6] for s in found.spectra]
+    assert np.allclose(*normal, atol=1e-4)
+
+
+# ---------------------------------------------------------------- errors
+
+X = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+
+
+def identity(x, sigma):
+    return x
+
+
+@pytest.mark.parametrize("x, message", [
+    (X[0], r"shape \(P, \*shape\), got \(5,\); for one point use x\[None\]"),
+    (X[:0], r"got \(0, 5\)"),
+    (X.numpy(), "got ndarray"),
+    (X.long(), r"dtype torch.int64: convert it with x.float\(\)"),
+    (torch.full((2, 5), float("nan")), "NaN or infinite values: remove or impute"),
+    (torch.full((2, 5), float("inf")), "NaN or infinite values: remove or impute"),
+])
+def test_bad_points_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        spectrum(identity, x, 0.1)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
+def test_bad_noise_levels_are_refused(sigma):
+    with pytest.raises(ValueError, match="sigma=.*must be positive"):
+        spectrum(identity, X, sigma)
+
+
+@pytest.mark.parametrize("n_scores", [5, 1, 0, -3])
+def test_too_few_scores_are_refused(n_scores):
+    with pytest.raises(ValueError, match=f"n_scores={n_scores}.*d=5.*at least 6, better 4 d = 20"):
+        spectrum(identity, X, 0.1, n_scores=n_scores)
+
+
+@pytest.mark.parametrize("batch_size", [0, -5])
+def test_bad_batch_sizes_are_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+        spectrum(identity, X, 0.1, batch_size=batch_size)
+
+
+def test_a_denoiser_that_returns_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"returned shape \(60, 4\) for x of shape \(60, 5\)"):
+        spectrum(lambda x, sigma: x[:, :4], X, 0.1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_denoiser_that_returns_nonsense_is_refused(bad):
+    with pytest.raises(ValueError, match="NaN or infinite values at sigma=0.1: .*range it was trained for"):
+        spectrum(lambda x, sigma: x * bad, X, 0.1)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="'elbow' is none of recommended, gap, ratio, cut"):
+        spectrum(identity, X, 0.1).dimension("elbow")
+
+
+@pytest.mark.parametrize("sigmas", [[], [0.1], [0.1, 0.1]])
+def test_a_curve_of_one_level_is_refused(sigmas):
+    with pytest.raises(ValueError, match="at least two noise levels"):
+        dimension_curve(identity, X, sigmas)

@@ -1,0 +1,253 @@
+"""Training: it learns, it repeats itself, it resumes, and it says what is wrong."""
+
+import itertools
+
+import pytest
+import safetensors.torch
+import torch
+
+import dimlib
+from dimlib.exact import denoiser
+from dimlib.manifolds import Plane
+from dimlib.networks import MLP
+from dimlib.score import ScoreModel
+from dimlib.training import choose_device, fit
+
+PLANE = Plane(3, 12, seed=1, offset=2.0)
+DATA = PLANE.sample(2000)
+
+
+def model(seed=0, dim=12, **more):
+    torch.manual_seed(seed)
+    settings = {"data_std": 0.5, "data_mean": DATA.mean(0) if dim == 12 else 0.0, "sigma_min": 0.05} | more
+    return ScoreModel(MLP(dim, width=32, blocks=1), **settings)
+
+
+def train(m, x=DATA, steps=30, **more):
+    return list(fit(m, x, **{"steps": steps, "batch_size": 64, "device": "cpu"} | more))
+
+
+def weights(m):
+    return torch.cat([p.detach().flatten() for p in m.parameters()])
+
+
+def same(a, b):
+    return torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("parametrisation", ["data", "noise", "edm"])
+def test_a_plane_is_learned_and_its_dimension_read_off(parametrisation):
+    m = model(parametrisation=parametrisation)
+    progress = train(m, steps=800, batch_size=250, lr=5e-3, exact=denoiser(PLANE))
+    first, last = progress[0], progress[-50:]
+    excess = sum(p.excess for p in last) / 50
+    floor = sum(p.loss - p.excess for p in last) / 50
+    assert excess < 0.8 and first.excess > 5
+    assert 2 < floor < 3.3                                                 # k = 3, less at large σ
+    answer = dimlib.spectrum(m, PLANE.sample(20, seed=5), 0.1)
+    assert answer.dimension().tolist() == [3] * 20
+    assert abs(answer.loss.mean() - 3) < 0.7
+
+
+def test_the_reported_loss_is_in_epsilon_units():
+    """Of the identity, D = x, the loss is E‖ε‖² = d; of the exact denoiser the excess is nothing."""
+    (first,) = train(model(), steps=1, batch_size=4000, exact=lambda x, sigma: x)
+    assert abs(first.loss - 12) < 0.3 and first.excess < 1e-6
+    (unknown,) = train(model(), steps=1)
+    assert unknown.excess != unknown.excess                                # nan
+
+
+def test_a_batch_is_noisy_data_at_log_uniform_noise_levels():
+    """Seen through the exact denoiser: breaks if the training noise forgets x_0 or its scale."""
+    seen = []
+    train(model(), steps=10, batch_size=1000, exact=lambda x, sigma: seen.append((x, sigma)) or x)
+    assert all(len(x) == 1000 for x, _ in seen)
+    x, sigma = (torch.cat(part).double() for part in zip(*seen, strict=True))
+    u = (sigma / 0.05).log() / torch.tensor(1 / 0.05).log()
+    assert 0 <= u.min() < 0.01 and 0.99 < u.max() <= 1 + 1e-6
+    assert abs(u.mean() - 0.5) < 0.02 and abs(u.var() - 1 / 12) < 0.005
+    along = (x - PLANE.center) @ PLANE.frame
+    off = (x - PLANE.center - along @ PLANE.frame.T) / sigma[:, None]      # 9 standard normals each
+    assert abs(off.square().sum(1).mean() - 9) < 0.2
+    assert torch.allclose(along.var(0), 1 + sigma.square().mean(), rtol=0.12)
+
+
+def test_points_of_any_shape():
+    class Picture(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = MLP(12, width=16, blocks=1)
+
+        def forward(self, x, log_sigma):
+            return self.net(x.flatten(1), log_sigma).view_as(x)
+
+    torch.manual_seed(0)
+    m = ScoreModel(Picture(), 0.5, data_mean=DATA.mean(0).view(3, 4), sigma_min=0.05)
+    progress = train(m, DATA.view(-1, 3, 4), steps=100, lr=3e-3)
+    assert [p.step for p in progress] == list(range(100)) and progress[-1].loss < progress[0].loss
+
+
+def test_the_rate_warms_up_and_decays():
+    rates = [p.lr for p in train(model(), steps=400, lr=1e-2)]
+    assert rates[0] < 2e-4 and max(rates) <= 1e-2 and rates[-1] < 1e-5
+    assert 90 <= rates.index(max(rates)) <= 110
+    assert all(a >= b for a, b in itertools.pairwise(rates[110:]))
+
+
+def test_the_same_seed_gives_the_same_bits():
+    a, b = model(), model()
+    assert train(a, seed=3) == train(b, seed=3) or same(a, b)              # nan != nan
+    assert same(a, b)
+
+
+@pytest.mark.parametrize("other", [4, -1, 2**31])
+def test_another_seed_draws_other_batches(other):
+    a, b = train(model(), seed=3), train(model(), seed=other)
+    assert all(p.loss != q.loss for p, q in zip(a, b, strict=True))
+
+
+def test_the_global_seed_is_neither_used_nor_moved():
+    a, b = model(), model()
+    torch.manual_seed(11)
+    train(a)
+    after = torch.rand(1)
+    torch.manual_seed(11)
+    assert torch.equal(after, torch.rand(1))
+    train(b)
+    assert same(a, b)
+
+
+@pytest.mark.parametrize("stop", [20, 25])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, stop):
+    whole, part, rest = model(), model(), model(seed=9)                    # its own weights do not matter
+    whole_progress = train(whole, steps=40, checkpoint=tmp_path / "whole", checkpoint_every=10)
+    file = tmp_path / "runs" / "part"
+    options = {"checkpoint": file, "checkpoint_every": 10, "batch_size": 64, "device": "cpu"}
+    for progress in fit(part, DATA, 40, **options):
+        if progress.step + 1 == stop:
+            break
+    resumed = list(fit(rest, DATA, 40, **options))
+    assert [p.step for p in resumed] == list(range(20, 40))
+    assert [p.loss for p in resumed] == [p.loss for p in whole_progress[20:]]
+    assert same(whole, rest) and not same(whole, part)
+
+
+def test_a_checkpoint_does_not_change_the_run(tmp_path):
+    a, b = model(), model()
+    train(a)
+    train(b, checkpoint=tmp_path / "c", checkpoint_every=7)
+    assert same(a, b)
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    a, b = model(), model(seed=9)
+    train(a, checkpoint=tmp_path / "c")
+    assert train(b, checkpoint=tmp_path / "c") == [] and same(a, b)
+
+
+@pytest.mark.parametrize("other", [{"steps": 31}, {"batch_size": 65}, {"lr": 2e-3}, {"seed": 1}, {"x": DATA[:-1]}])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
+    train(model(), checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="c belongs to another run.*delete it, or name another"):
+        train(model(), checkpoint=tmp_path / "c", **other)
+
+
+@pytest.mark.parametrize("other", [{"parametrisation": "noise"}, {"sigma_min": 0.1}, {"sigma_max": 2.0},
+                                   {"data_std": 1.0}])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, other):
+    train(model(), checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="c belongs to another run"):
+        train(model(**other), checkpoint=tmp_path / "c")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(model(), checkpoint=tmp_path / "c")
+    wider = ScoreModel(MLP(12, width=48, blocks=1), 0.5, DATA.mean(0), sigma_min=0.05)
+    with pytest.raises(ValueError, match="c belongs to another run"):
+        train(wider, checkpoint=tmp_path / "c")
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    train(model(), checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="c belongs to another run"):
+        train(model(), PLANE.sample(2000, seed=8), checkpoint=tmp_path / "c")
+
+
+def test_a_saved_model_is_no_checkpoint(tmp_path):
+    model().save(tmp_path / "c")
+    with pytest.raises(ValueError, match="c has no 'training' entry"):
+        train(model(), checkpoint=tmp_path / "c")
+
+
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path):
+    (tmp_path / "c").write_text("not safetensors at all")
+    with pytest.raises(ValueError, match="c"):
+        train(model(), checkpoint=tmp_path / "c")
+
+
+def test_the_model_is_the_average_and_not_the_student(tmp_path):
+    train(m := model(), steps=20, checkpoint=tmp_path / "c")
+    saved = safetensors.torch.load_file(tmp_path / "c")
+    for name, tensor in m.state_dict().items():
+        assert torch.equal(tensor, saved[f"average.{name}"])
+    moved = [k for k in m.state_dict() if not torch.equal(saved[f"average.{k}"], saved[f"student.{k}"])]
+    assert set(dict(m.named_parameters())) == set(moved)
+
+
+def test_the_first_step_of_the_average():
+    """Adam's first step is lr · sign(gradient); the average goes nine tenths of the way, from zero."""
+    (progress,) = train(m := model(), steps=1, batch_size=500)
+    step = m.net.linear.weight.detach().abs()
+    assert torch.allclose(step, torch.full_like(step, 0.9 * progress.lr), rtol=1e-3)
+
+
+def test_the_model_can_be_used_at_any_time():
+    """Between steps it is in evaluation mode, and gives gradients to nobody."""
+    m = model()
+    for _ in fit(m, DATA, 3, batch_size=16, device="cpu"):
+        assert not m.training
+        assert torch.isfinite(m(DATA[:5], 0.1)).all()
+        assert all(p.grad is None for p in m.parameters())
+
+
+def test_weights_stay_finite_when_the_loss_does_not():
+    m = model()
+    with pytest.raises(FloatingPointError, match=r"loss at step \d+ is .*lower lr.*1e\+30.*scale the data"):
+        train(m, lr=1e30)
+    assert torch.isfinite(weights(m)).all()
+
+
+@pytest.mark.parametrize("x, message", [
+    (DATA[0], r"at least two points, got \(12,\)"),
+    (DATA[:1], r"at least two points, got \(1, 12\)"),
+    (DATA.numpy(), "got ndarray"),
+    (torch.full((5, 12), float("nan")), "NaN or infinite values: remove or impute"),
+    (torch.full((5, 12), float("inf")), "NaN or infinite values: remove or impute"),
+    (torch.ones(5, 12), "all points of x are the same"),
+    (torch.ones(5, 12, dtype=torch.int64), "all points of x are the same"),
+    (torch.arange(12.0).expand(5, 12), "all points of x are the same"),                            # one point, five times
+    (DATA * 0.01, r"sigma_min=0.05 is larger than the spread of the data.*lower it"),
+])
+def test_bad_data_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        train(model(), x)
+
+
+def test_data_of_another_dimension_are_refused():
+    with pytest.raises(ValueError, match="7"):
+        train(model(), torch.randn(50, 7))
+
+
+@pytest.mark.parametrize("sizes", [{"steps": 0}, {"batch_size": 0}, {"steps": -1}])
+def test_empty_runs_are_refused(sizes):
+    (name, value), = sizes.items()
+    with pytest.raises(ValueError, match=f"{name}={value}.*must be at least 1"):
+        train(model(), **sizes)
+
+
+@pytest.mark.parametrize("cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_is_the_fastest_device_there_is(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto").type == expected
+    assert choose_device("cpu").type == "cpu"
