@@ -23,7 +23,7 @@ reproduce: .venv/.installed
 	$(BIN)/snakemake -s workflow/Snakefile --profile workflow/profiles/quick
 	$(MAKE) book
 	@echo
-	@$(BIN)/python workflow/show.py runs/quick/*.csv
+	@$(BIN)/python workflow/summarise.py runs/quick/summary.csv runs/quick/spheres.csv
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 test: .venv/.installed

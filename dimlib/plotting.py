@@ -67,8 +67,8 @@ def plot_histogram(answers: dict[str, np.ndarray], truth: float, ax: Axes | None
         values, counts = np.unique(answer, return_counts=True)
         ax.bar(values + (i - (len(answers) - 1) / 2) * width, counts / len(answer), width, label=name,
                color=COLORS.get(name))
-    ax.axvline(truth, color=COLORS["truth"], lw=1, ls="--", label=f"truth, {truth:g}")
+    ax.axvspan(truth - 0.5, truth + 0.5, color=COLORS["truth"], alpha=0.08, lw=0, zorder=0, label=f"truth, {truth:g}")
     ax.set(xlabel="estimated dimension", ylabel="share of points", ylim=(0, 1.05))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax

@@ -96,7 +96,7 @@ class ScoreModel(nn.Module):
 
     @property
     def config(self) -> dict:
-        """Everything but the weights: what ``load`` needs to build the model again."""
+        """Everything but the weights, enough for ``load`` to build the model again."""
         return {"network": type(self.net).__name__, "network_config": self.net.config, "data_std": self.data_std,
                 "parametrisation": self.parametrisation, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
 

@@ -1,0 +1,30 @@
+"""One line per data set, the paper beside ours: python workflow/summarise.py OUTPUT CSV..."""
+
+import sys
+
+import pandas as pd
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Medians over the points, means over the seeds."""
+    ours = table[table.rule == "recommended"].groupby(["data", "k"], sort=False)
+    published = table[table.rule == "published"].groupby(["data", "k"], sort=False)
+    columns = {
+        "our answer": ours["median"].mean(),
+        "exact at": ours["share_exact"].mean().map("{:.0%} of the points".format),
+        "published rule, our network": published["median"].mean(),
+        "exact at ": published["share_exact"].mean().map("{:.0%} of the points".format),
+        "the paper": ours["paper"].first(),
+        "seeds": ours["seed"].nunique(),
+    }
+    return pd.DataFrame(columns).rename_axis(["data", "truth"]).reset_index()
+
+
+def main(output: str, *tables: str) -> None:
+    lines = summary(pd.concat([pd.read_csv(path) for path in tables]))
+    lines.to_csv(output, index=False, float_format="%g", lineterminator="\n")
+    print(lines.to_string(index=False, na_rep="–", float_format="%g"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
