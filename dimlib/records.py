@@ -26,7 +26,7 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
         curve: centred spectra over noise levels. published: the uncentred spectrum at the paper's σ.
         truth: the true dimension at the points, a number or shape (P,); shares are counted against it.
         visible: a function of σ that gives the number of directions longer than σ at the points, shape (P,).
-        common: the other columns, the same for every rule.
+        common: the other columns, the same for every rule; those that COLUMNS does not know come last.
     """
     estimates = {rule: curve.estimate(rule) for rule in CENTRED_RULES}
     answers = {rule: (estimate.sigma, estimate.dimension) for rule, estimate in estimates.items()}
@@ -37,7 +37,7 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
         "points": len(answer), "mean": float(answer.mean()), "median": float(np.median(answer)),
         "share_exact": float((answer == truth).mean()), "share_within_1": float((abs(answer - truth) <= 1).mean()),
         "n_scores": published.n_scores, "commit": commit(), **common} for rule, (sigma, answer) in answers.items()]
-    return [{column: row[column] for column in COLUMNS} for row in measured]
+    return [{column: row[column] for column in dict.fromkeys([*COLUMNS, *common])} for row in measured]
 
 
 def provenance() -> dict:

@@ -11,7 +11,7 @@ values of the score matrix in **ε units**; times √K/σ they are the paper's.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -101,6 +101,10 @@ class Spectrum:
     sigma: float
     n_scores: int
     center: bool
+
+    def at(self, index) -> "Spectrum":
+        """The spectrum at some of the points, given by a slice, a mask or indices."""
+        return replace(self, values=self.values[index], loss=self.loss[index])
 
     def dimension(self, rule: str = "recommended") -> NDArray:
         """Intrinsic dimension at each point, shape (P,), by one of the ``RULES``."""
@@ -253,6 +257,10 @@ class DimensionCurve:
     def sigmas(self) -> NDArray:
         """Noise levels, ascending, shape (S,)."""
         return np.array([s.sigma for s in self.spectra])
+
+    def at(self, index) -> "DimensionCurve":
+        """The curve at some of the points, such as one component of a union."""
+        return DimensionCurve(tuple(spectrum.at(index) for spectrum in self.spectra))
 
     def dimensions(self, rule: str = "recommended") -> NDArray:
         """Dimension at each noise level and point, shape (S, P)."""

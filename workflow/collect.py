@@ -5,14 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from dimlib.records import COLUMNS
-
 
 def main(output: str, *metrics: str) -> None:
     rows = [row for path in metrics for row in json.loads(Path(path).read_text())["rows"]]
+    rows = [{name: f"{x:.6g}" if isinstance(x, float) else x for name, x in row.items()} for row in rows]
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with open(output, "w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
 
