@@ -90,6 +90,8 @@ class ScoreModel(nn.Module):
         if self.data_mean.ndim and x.shape[1:] != self.data_mean.shape:
             raise ValueError(f"this model is for points of shape {tuple(self.data_mean.shape)}, "
                              f"got {tuple(x.shape[1:])}")
+        if not isinstance(sigma, Tensor) and not 0.9999 * self.sigma_min <= sigma <= 1.0001 * self.sigma_max:
+            raise ValueError(f"sigma={sigma:g} is outside this model's range, {self.sigma_min:g} to {self.sigma_max:g}")
         centred = x.to(self.data_mean.dtype) - self.data_mean
         denoise = PARAMETRISATIONS[self.parametrisation]
         return (self.data_mean + denoise(self.net, centred, _beside(sigma, centred), self.data_std)).to(x.dtype)

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .score import ScoreModel, read_tensors, write_tensors
 from .seeds import stream
 
-__all__ = ["Progress", "fit", "choose_device"]
+__all__ = ["Progress", "choose_device", "fit", "show"]
 
 WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
 
@@ -95,6 +96,14 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
             _save(checkpoint, identity | {"step": step + 1}, model, student, optimizer)
         excess = _squared_error(denoised.detach(), exact(noisy, sigma), level).item() if exact else float("nan")
         yield Progress(step, loss.item(), excess, rate)
+
+
+def show(run: Iterator[Progress], steps: int) -> Iterator[Progress]:
+    """Pass a run of `fit` on, with a progress bar where standard error is a terminal, so never into a notebook."""
+    with tqdm(run, total=steps, unit="step", disable=None) as bar:
+        for progress in bar:
+            bar.set_postfix(loss=f"{progress.loss:.3g}", refresh=False)
+            yield progress
 
 
 def _check(model, x, steps, batch_size):

@@ -11,7 +11,7 @@ from dimlib.exact import denoiser
 from dimlib.manifolds import Plane
 from dimlib.networks import MLP
 from dimlib.score import ScoreModel
-from dimlib.training import choose_device, fit
+from dimlib.training import choose_device, fit, show
 
 PLANE = Plane(3, 12, seed=1, offset=2.0)
 DATA = PLANE.sample(2000)
@@ -251,3 +251,9 @@ def test_auto_is_the_fastest_device_there_is(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_device("auto").type == expected
     assert choose_device("cpu").type == "cpu"
+
+
+def test_a_shown_run_is_the_run_and_silent_without_a_terminal(capsys):
+    shown = list(show(fit(model(), DATA, 5, batch_size=8), 5))
+    assert [p.loss for p in shown] == [p.loss for p in fit(model(), DATA, 5, batch_size=8)]
+    assert capsys.readouterr() == ("", "")

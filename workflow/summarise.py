@@ -10,11 +10,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     ours = table[table.rule == "recommended"].groupby(["data", "k"], sort=False)
     published = table[table.rule == "published"].groupby(["data", "k"], sort=False)
     columns = {
-        "our answer": ours["median"].mean(),
-        "exact at": ours["share_exact"].mean().map("{:.0%} of the points".format),
-        "published rule, our network": published["median"].mean(),
-        "exact at ": published["share_exact"].mean().map("{:.0%} of the points".format),
-        "the paper": ours["paper"].first(),
+        "ours": ours["median"].mean(),
+        "points right": ours["share_exact"].mean().map("{:.0%}".format),
+        "published rule": published["median"].mean(),
+        "points right ": published["share_exact"].mean().map("{:.0%}".format),
+        "paper": ours["paper"].first(),
         "seeds": ours["seed"].nunique(),
     }
     return pd.DataFrame(columns).rename_axis(["data", "truth"]).reset_index()

@@ -1,0 +1,46 @@
+"""The notebooks with other parameters than those they are stored with: what a reader does first."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dimlib.records import COLUMNS
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+from run_notebook import main, parse  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+OTHER = {
+    "01_manifolds_and_noise": ["dim=5", "ambient_dim=50", "seed=3"],
+    "02_the_theorem": ["dim=5", "ambient_dim=30", "seed=4"],
+    "03_from_directions_to_a_number": ["seed=1"],
+    "04_dimension_has_a_scale": ["seed=1"],
+    "05_learning_the_score": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "width=32"],
+    "06_sampling": ["dim=3", "ambient_dim=20", "n_samples=200", "steps=60", "width=32"],
+    "07_spheres": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
+}
+
+
+def test_every_notebook_is_run():
+    assert set(OTHER) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_notebook_runs_with_other_parameters(name, tmp_path):
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
+    writes = ["out_dir=" + str(tmp_path)] if "out_dir" in notebook.read_text() else []
+    main(str(notebook), str(tmp_path / "run.ipynb"), *OTHER[name], *writes)
+    assert "injected-parameters" in (tmp_path / "run.ipynb").read_text()
+    if writes:
+        rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+        assert {row["rule"] for row in rows} == {"recommended", "gap", "ratio", "cut", "published"}
+        assert all(list(row)[: len(COLUMNS)] == list(COLUMNS) and 0 <= row["share_exact"] <= 1 for row in rows)
+
+
+def test_a_misspelt_parameter_is_refused():
+    with pytest.raises(ValueError, match="no parameter 'step'; it has .*steps"):
+        parse(["step=10"], ROOT / "notebooks" / "07_spheres.ipynb")
