@@ -20,7 +20,7 @@ OTHER = {
     "03_from_directions_to_a_number": ["seed=1"],
     "04_dimension_has_a_scale": ["seed=1"],
     "05_learning_the_score": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "width=32"],
-    "06_sampling": ["dim=3", "ambient_dim=20", "n_samples=200", "steps=60", "width=32"],
+    "06_sampling": ["dim=3", "ambient_dim=20", "n_samples=300", "steps=60", "width=32"],
     "07_spheres": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
 }
 
