@@ -8,7 +8,8 @@ except ModuleNotFoundError as error:
 import numpy as np
 from matplotlib.axes import Axes
 
-from .svd import DimensionCurve, Spectrum
+from .curve import DimensionCurve
+from .svd import Spectrum
 
 __all__ = ["COLORS", "use_style", "plot_spectrum", "plot_curve", "plot_histogram"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .svd import DimensionCurve, Spectrum
+from .curve import DimensionCurve
+from .svd import Spectrum
 
 __all__ = ["COLUMNS", "provenance", "rows", "write_metrics"]
 

@@ -11,10 +11,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .score import noise_prediction
+from .score import Denoiser, noise_prediction
 from .seeds import stream
 
 __all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch"]
+
+Noise = Callable[[], Tensor]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
@@ -57,19 +59,19 @@ def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
 
 # One step from noise level ``high`` to ``low``. All have one signature; noise() draws ε of the shape of x.
 
-def euler(denoiser, x, high, low, noise):
+def euler(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
     """Euler's method on the probability-flow ODE dx/dσ = ε̂(x, σ) (Song et al. 2021). One evaluation."""
     return x + (low - high) * noise_prediction(denoiser, x, high)
 
 
-def heun(denoiser, x, high, low, noise):
+def heun(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
     """Heun's method on the probability-flow ODE (Karras et al. 2022, Algorithm 1). Two evaluations."""
     slope = noise_prediction(denoiser, x, high)
     ahead = noise_prediction(denoiser, x + (low - high) * slope, low)
     return x + (low - high) * (slope + ahead) / 2
 
 
-def euler_maruyama(denoiser, x, high, low, noise):
+def euler_maruyama(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
     """Euler–Maruyama on the reverse VE SDE (Song et al. 2021). One evaluation.
 
     x ← x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε, from σ to σ'.
@@ -78,7 +80,7 @@ def euler_maruyama(denoiser, x, high, low, noise):
     return x - variance / high * noise_prediction(denoiser, x, high) + variance**0.5 * noise()
 
 
-def predictor_corrector(denoiser, x, high, low, noise):
+def predictor_corrector(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
     """Euler–Maruyama, then one Langevin step at the lower level (Song et al. 2021, Algorithm 2). Two evaluations.
 
     The corrector's step size is τ = (0.16 σ')²: x ← x + τ s(x, σ') + √(2τ) ε.
@@ -88,12 +90,12 @@ def predictor_corrector(denoiser, x, high, low, noise):
     return x - size / low * noise_prediction(denoiser, x, low) + (2 * size) ** 0.5 * noise()
 
 
-METHODS: dict[str, Callable] = {
+METHODS: dict[str, Callable[[Denoiser, Tensor, float, float, Noise], Tensor]] = {
     "euler": euler, "heun": heun, "euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
 
 
 @torch.no_grad()
-def reverse_diffusion(denoiser: Callable, n: int, shape: Sequence[int], sigmas: Tensor, method: str = "heun",
+def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: Tensor, method: str = "heun",
                       seed: int = 0, start: float | Tensor = 0.0, device: str | torch.device = "cpu",
                       batch_size: int | None = None) -> Tensor:
     """Generate n samples by following the noise levels ``sigmas`` downwards, ending with the denoiser's mean.

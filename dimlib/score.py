@@ -8,6 +8,7 @@ Efron 2011): the noise prediction ε̂ = (x − D)/σ and the score s = ∇ log 
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -16,15 +17,17 @@ from torch import Tensor, nn
 
 from . import networks
 
-__all__ = ["ScoreModel", "noise_prediction", "score"]
+__all__ = ["Denoiser", "ScoreModel", "noise_prediction", "score"]
+
+Denoiser = Callable[[Tensor, float | Tensor], Tensor]
 
 
-def noise_prediction(denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
+def noise_prediction(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """ε̂(x, σ) = (x − D(x, σ))/σ, same shape as x: about 1 per normal, 0 per tangent direction."""
     return (x - denoiser(x, sigma)) / _beside(sigma, x)
 
 
-def score(denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
+def score(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """∇ log p_σ(x) = (D(x, σ) − x)/σ², same shape as x, in units of 1/x."""
     return (denoiser(x, sigma) - x) / _beside(sigma, x) ** 2
 
@@ -37,17 +40,17 @@ def _beside(sigma: float | Tensor, x: Tensor) -> Tensor:
 
 # Three parametrisations of one denoiser. x is centred, s is the standard deviation of the data.
 
-def _data(net, x, sigma, s):
+def _data(net: nn.Module, x: Tensor, sigma: Tensor, s: float) -> Tensor:
     """Displacement in data units: the network learns the projection on M, a 1-Lipschitz function."""
     return x + s * net(x / s, sigma.flatten().log())
 
 
-def _noise(net, x, sigma, s):
+def _noise(net: nn.Module, x: Tensor, sigma: Tensor, s: float) -> Tensor:
     """Noise prediction (the paper's): the network itself must be 1/σ-steep across M."""
     return x - sigma * net(x / (s**2 + sigma**2).sqrt(), sigma.flatten().log())
 
 
-def _edm(net, x, sigma, s):
+def _edm(net: nn.Module, x: Tensor, sigma: Tensor, s: float) -> Tensor:
     """Karras et al. 2022: a skip that shrinks towards the mean, an output scaled by about σ."""
     total = (s**2 + sigma**2).sqrt()
     return s**2 / total**2 * x + sigma * s / total * net(x / total, sigma.flatten().log())

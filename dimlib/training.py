@@ -11,7 +11,7 @@ predicted, so for small σ a perfect denoiser loses exactly k, the intrinsic dim
 import copy
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .score import ScoreModel, read_tensors, write_tensors
+from .score import Denoiser, ScoreModel, read_tensors, write_tensors
 from .seeds import stream
 
 __all__ = ["Progress", "choose_device", "fit", "show"]
@@ -47,7 +47,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 1e-3, seed: int = 0,
-        device: str = "auto", exact: Callable | None = None, checkpoint: str | Path | None = None,
+        device: str = "auto", exact: Denoiser | None = None, checkpoint: str | Path | None = None,
         checkpoint_every: int = 500) -> Iterator[Progress]:
     """Train ``model`` on x, yielding a `Progress` after every step; drain it, or stop early by breaking off.
 

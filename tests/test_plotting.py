@@ -10,8 +10,9 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from dimlib.curve import DimensionCurve
 from dimlib.plotting import COLORS, plot_curve, plot_histogram, plot_spectrum, use_style
-from dimlib.svd import RULES, DimensionCurve, Spectrum
+from dimlib.svd import RULES, Spectrum
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The ten lines of the README, which are those of the book's first page, run as they stand but for the training's length."""
+"""The ten lines of the README, which are those of the book's first page, run with a shorter training."""
 
 import re
 from pathlib import Path

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dimlib import records
+from dimlib.curve import DimensionCurve
 from dimlib.records import COLUMNS, commit, provenance, rows, write_metrics
-from dimlib.svd import DimensionCurve, Spectrum
+from dimlib.svd import Spectrum
 
 DESIGN = ("data, k, visible, seed, rule, sigma, points, mean, median, share_exact, share_within_1, paper, "
           "excess_loss, network, parametrisation, steps, n_scores, seconds_train, seconds_estimate, device, commit")

@@ -225,7 +225,7 @@ def test_weights_stay_finite_when_the_loss_does_not():
     (torch.full((5, 12), float("inf")), "NaN or infinite values: remove or impute"),
     (torch.ones(5, 12), "all points of x are the same"),
     (torch.ones(5, 12, dtype=torch.int64), "all points of x are the same"),
-    (torch.arange(12.0).expand(5, 12), "all points of x are the same"),                            # one point, five times
+    (torch.arange(12.0).expand(5, 12), "all points of x are the same"),  # one point, five times
     (DATA * 0.01, r"sigma_min=0.05 is larger than the spread of the data.*lower it"),
 ])
 def test_bad_data_are_refused(x, message):

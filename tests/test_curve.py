@@ -1,0 +1,162 @@
+"""The dimension against the noise level: the plateau, its standard error and its warnings."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from spectra_by_hand import hand_made, values
+
+from dimlib.curve import DimensionCurve, dimension_curve
+from dimlib.exact import denoiser
+from dimlib.manifolds import Plane, Sphere
+from dimlib.svd import Spectrum
+
+
+def curve(*levels, points=4, loss=None, top=None):
+    """A curve from (dimension, normal/tangent ratio or a row of values) at σ = 1, 2, 3, …"""
+    spectra = []
+    for i, (k, tangent) in enumerate(levels):
+        v = values((100 - k, 1.4, 0.55), (k, tangent, tangent / 2)).repeat(points, axis=0)
+        spectra.append(hand_made(v, float(i + 1), np.full(points, k if loss is None else loss, float)))
+    return DimensionCurve(tuple(spectra))
+
+
+def test_the_plateau_is_the_longest_run():
+    estimate = curve((40, 0.02), (10, 0.05), (10, 0.02), (10, 0.04), (7, 0.02), (7, 0.02)).estimate()
+    assert estimate.plateau == (2.0, 4.0) and estimate.dimension.tolist() == [10] * 4
+    assert estimate.sigma == 3.0, "the level with the largest contrast"
+    assert estimate.mean == estimate.median == 10 and estimate.warnings == ()
+
+
+def test_of_two_plateaus_as_long_the_one_at_lower_noise():
+    estimate = curve((10, 0.05), (10, 0.05), (20, 0.01), (20, 0.01)).estimate()
+    assert estimate.plateau == (1.0, 2.0) and estimate.mean == 10
+
+
+def test_the_plateau_may_be_the_whole_curve_or_its_end():
+    assert curve((10, 0.02), (10, 0.02), (10, 0.02)).estimate().plateau == (1.0, 3.0)
+    assert curve((30, 0.02), (20, 0.02), (10, 0.02), (10, 0.02)).estimate().plateau == (3.0, 4.0)
+
+
+def test_a_plateau_forgives_half_a_unit_on_average():
+    def level(sigma, ks):
+        v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+        return hand_made(v, sigma, np.array(ks, float))
+
+    half = DimensionCurve((level(1.0, [10, 10]), level(2.0, [10, 11])))
+    assert half.estimate().plateau == (1.0, 2.0)
+    more = DimensionCurve((level(1.0, [10, 10]), level(2.0, [11, 11])))
+    assert more.estimate().plateau == (1.0, 1.0)
+    opposite = DimensionCurve((level(1.0, [10, 12]), level(2.0, [12, 10])))
+    assert opposite.estimate().plateau == (1.0, 1.0), "changes at the points count, not of the mean"
+
+
+def test_a_plateau_does_not_drift():
+    """Steps of half a unit, each forgiven, do not add up: all levels of a plateau agree with one another."""
+    def level(sigma, ks):
+        v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+        return hand_made(v, sigma, np.array(ks, float))
+
+    drifting = [level(1.0, [10, 10]), level(2.0, [10, 11]), level(3.0, [11, 11]), level(4.0, [11, 12])]
+    assert DimensionCurve(tuple(drifting)).estimate().plateau == (1.0, 2.0)
+
+
+def test_a_plateau_at_zero_counts_only_if_there_is_no_other():
+    beyond = curve((10, 0.02), (10, 0.02), (0, 0.02), (0, 0.02), (0, 0.02)).estimate()
+    assert beyond.plateau == (1.0, 2.0) and beyond.warnings == ()
+    short = curve((0, 0.02), (0, 0.02), (10, 0.02), (0, 0.02), (0, 0.02)).estimate()
+    assert short.plateau == (3.0, 3.0) and short.mean == 10
+    nothing = curve((0, 0.02), (0, 0.02)).estimate()
+    assert nothing.mean == 0 and warned(nothing, "dimension 0: σ is beyond the size of the data")
+    assert not warned(nothing, "rule disagree"), "the gap cannot answer 0, which is no doubt"
+
+
+def test_a_dimension_of_d_is_no_doubt():
+    assert curve((100, 0.02), (100, 0.02)).estimate().warnings == ()
+
+
+@pytest.mark.parametrize("n_scores, doubt", [(101, True), (199, True), (200, False), (400, False)])
+def test_few_scores_are_a_warning(n_scores, doubt):
+    v = values((90, 1.4, 0.55), (10, 0.001, 0.0005))
+    estimate = DimensionCurve(tuple(
+        Spectrum(v, np.full(1, 10.0), s, n_scores, True) for s in (1.0, 2.0))).estimate()
+    assert warned(estimate, f"K = {n_scores} is below 2 d = 200") == doubt
+
+
+def warned(estimate, words):
+    return any(words in warning for warning in estimate.warnings)
+
+
+WORDS = ["no plateau", "rule disagree", "no two populations", "above its floor"]
+
+
+@pytest.mark.parametrize("words, doubtful", [
+    ("no plateau", curve((30, 0.02), (20, 0.02), (10, 0.02))),
+    ("above its floor", curve((10, 0.02), (10, 0.02), loss=21.0)),
+])
+def test_one_doubt_one_warning(words, doubtful):
+    estimate = doubtful.estimate()
+    assert [w for w in WORDS if warned(estimate, w)] == [words]
+    assert "warning: " in repr(estimate) and words in repr(estimate)
+
+
+def test_a_loss_a_little_above_its_floor_is_no_doubt():
+    assert curve((10, 0.02), (10, 0.02), loss=19.0).estimate().warnings == ()
+
+
+def two_levels(v, loss=10.0):
+    return DimensionCurve(tuple(hand_made(v, s, np.full(len(v), loss)) for s in (1.0, 2.0))).estimate()
+
+
+def test_disagreeing_rules_are_a_warning():
+    clean = values((90, 1.4, 0.55), (10, 0.008, 0.004))
+    weak = values((87, 1.4, 0.55), (3, 0.2, 0.15), (10, 0.008, 0.004))
+    many = two_levels(np.concatenate([clean] * 4 + [weak]))
+    assert warned(many, "rule disagree at 20%") and many.dimension.tolist() == [10] * 5
+    assert two_levels(np.concatenate([clean] * 10 + [weak])).warnings == ()
+
+
+def test_one_population_is_a_warning():
+    smooth = values((100, 1.4, 0.001))
+    assert warned(two_levels(smooth), "no two populations of singular values at 100%")
+
+
+def test_standard_error_is_over_the_points():
+    ks = [9, 10, 11, 10]
+    v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+    both = DimensionCurve((hand_made(v, 1.0), hand_made(v, 2.0)))
+    expected = math.sqrt(2 / 3) / 2
+    assert math.isclose(both.estimate().standard_error, expected)
+    assert np.allclose(both.standard_errors(), expected)
+    assert "10.00 ± 0.41" in repr(both.estimate())
+
+
+def test_one_point_has_no_standard_error_and_no_noise_about_it():
+    one = curve((10, 0.02), (10, 0.02), points=1)
+    assert math.isnan(one.estimate().standard_error)
+    assert np.isnan(one.standard_errors()).all()
+    assert "k = 10.00" in repr(one)
+
+
+def test_curve_of_a_sphere_finds_its_dimension_without_doubts():
+    sphere = Sphere(10, 40, seed=1, offset=5.0)
+    found = dimension_curve(denoiser(sphere), sphere.sample(8), [0.02, 0.005, 0.01, 0.04, 0.01])
+    assert found.sigmas.tolist() == [0.005, 0.01, 0.02, 0.04], "ascending, each once"
+    assert found.dimensions().shape == (4, 8)
+    estimate = found.estimate()
+    assert estimate.dimension.tolist() == [10] * 8 and estimate.warnings == ()
+    assert (found.dimensions("gap")[0] == 10).all()
+
+
+def test_a_curve_uses_the_same_noise_at_every_level():
+    plane = Plane(2, 8, seed=1)
+    found = dimension_curve(denoiser(plane), plane.sample(2).double(), [1e-4, 1e-3])
+    normal = [s.values[:, :6] for s in found.spectra]
+    assert np.allclose(*normal, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigmas", [[], [0.1], [0.1, 0.1]])
+def test_a_curve_of_one_level_is_refused(sigmas):
+    with pytest.raises(ValueError, match="at least two noise levels"):
+        dimension_curve(denoiser(Plane(1, 5)), torch.zeros(3, 5), sigmas)
