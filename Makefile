@@ -9,11 +9,12 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce test book notebooks
+.PHONY: help reproduce test test-slow book notebooks
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
 	@echo "make test        unit tests, every notebook, the book and its pages"
+	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make book        build the book into _build/html"
 	@echo "make notebooks   run the notebooks again and store their outputs"
 	@echo
@@ -32,6 +33,9 @@ test: .venv/.installed
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -n 2 --dist loadfile notebooks
 	$(MAKE) book
 	$(BIN)/python -m pytest tests/site -n 2
+
+test-slow: .venv/.installed
+	DIMLIB_SLURM=1 $(BIN)/python -m pytest tests/slow -rs
 
 # From scratch each time: Sphinx repeats no warning for a page it has already built.
 book: .venv/.installed

@@ -22,6 +22,8 @@ OTHER = {
     "05_learning_the_score": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "width=32"],
     "06_sampling": ["dim=3", "ambient_dim=20", "n_samples=300", "steps=60", "width=32"],
     "07_spheres": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
+    "08_union": ["n_data=600", "steps=60", "n_points=20", "seed=2"],
+    "09_curvature": ["radius=0.5", "dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5"],
 }
 
 

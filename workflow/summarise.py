@@ -6,7 +6,8 @@ import pandas as pd
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Medians over the points, means over the seeds."""
+    """Medians over the points, means over the seeds, of the data sets for which the paper has a number."""
+    table = table[table.paper.notna()]
     ours = table[table.rule == "recommended"].groupby(["data", "k"], sort=False)
     published = table[table.rule == "published"].groupby(["data", "k"], sort=False)
     columns = {
