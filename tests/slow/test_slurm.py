@@ -21,6 +21,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.environ.get("DIMLIB_SLURM") != "1", reason="takes minutes: set DIMLIB_SLURM=1"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the daemons of Slurm need root"),
     pytest.mark.skipif(not shutil.which("slurmctld", path=PATH), reason="Slurm is not installed, see book/cluster.md"),
 ]
 
