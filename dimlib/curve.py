@@ -109,7 +109,7 @@ class DimensionCurve:
     def __repr__(self) -> str:
         answers = self.dimensions()
         rows = [f"  σ = {sigma:<8.3g} k = {row.mean():.2f} (median {np.median(row):g})"
-                for sigma, row in zip(self.sigmas, answers)]
+                for sigma, row in zip(self.sigmas, answers, strict=True)]
         return "\n".join([repr(self.estimate()), *rows])
 
 

@@ -143,16 +143,19 @@ class Empirical:
         return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _column(sigma, x)[:, 0] ** 2)
 
     def _stream(self, x, sigma):
-        if torch.as_tensor(sigma).min() < self.sigma_min:
+        if torch.as_tensor(sigma).min() < 0.9999 * self.sigma_min:
             raise ValueError(f"sigma={sigma} is below sigma_min={self.sigma_min}, for which these points are too few")
         # Squared distances at small σ need more digits than float32 products have: float64, or no products.
-        wide, products = (x, "donot_use_mm_for_euclid_dist") if x.device.type == "mps" else (x.double(), None)
+        if x.device.type == "mps":
+            wide, mode = x, "donot_use_mm_for_euclid_dist"
+        else:
+            wide, mode = x.double(), "use_mm_for_euclid_dist"
         noise = _column(sigma, wide) ** 2
         log_sum = wide.new_full((len(x), 1), -math.inf)
         mean = torch.zeros_like(wide)
-        for points, log_weights in zip(self.points.split(self.block), self.log_weights.split(self.block)):
+        for points, log_weights in zip(self.points.split(self.block), self.log_weights.split(self.block), strict=True):
             points = points.to(wide)
-            distance = torch.cdist(wide, points, compute_mode=products or "use_mm_for_euclid_dist")
+            distance = torch.cdist(wide, points, compute_mode=mode)
             logits = log_weights.to(wide) - distance.square() / (2 * noise)   # (B, block)
             total = torch.logaddexp(log_sum, logits.logsumexp(dim=1, keepdim=True))
             mean = mean * torch.exp(log_sum - total) + torch.exp(logits - total) @ points

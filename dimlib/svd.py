@@ -161,7 +161,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
     batch_size = rows_per_batch(batch_size, d, x.device)
     groups = x.split(max(1, batch_size // NOISE_ROWS))                     # points that go through together
     parts = [_gram_spectrum(denoiser, points, sigma, n_scores, center, seed, batch_size) for points in groups]
-    values, loss = (torch.cat(part).cpu().numpy() for part in zip(*parts))
+    values, loss = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     return Spectrum(values, loss, float(sigma), n_scores, center)
 
 

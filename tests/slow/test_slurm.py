@@ -56,7 +56,7 @@ def test_slurm_gives_the_numbers_of_a_local_run(checkout):
     snakemake(checkout, "local")
     log = snakemake(checkout, "slurm", "--workflow-profile", "workflow/profiles/slurm",
                     "--slurm-init-seconds-before-status-checks", "3", before=["workflow/slurm_here.sh"])
-    runs = sorted(path.parent.relative_to(checkout / "runs/local") for path in checkout.glob("runs/local/*/*/run.ipynb"))
+    runs = list(checkout.glob("runs/local/*/*/run.ipynb"))
     assert log.count("has been submitted with SLURM jobid") >= len(runs) > 0
     for local in sorted(checkout.glob("tables/local/*.csv")):
         tables = [pd.read_csv(path) for path in (local, checkout / f"tables/slurm/{local.name}")]
