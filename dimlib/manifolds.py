@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd, vmap
+from torch.func import grad, hessian, jacfwd, vmap
+from torch.nn.functional import normalize
 
 from .seeds import stream
 
-__all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Union"]
+__all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Creature", "Union"]
 
 
 class Manifold(ABC):
@@ -209,6 +210,63 @@ class SpaghettiLine(Manifold):
             step = ((y - self._embed(t)) * velocity).sum(1) / velocity.square().sum(1)
             t = (t + step[:, None]).clamp(0, 1)
         return t
+
+
+class Creature(Manifold):
+    """A closed surface like a mammoth's: the points r(n) n, where the direction n fills the unit sphere of R^3.
+
+    r(n) = size (0.45 + Σ_j h_j exp((n·m_j − 1)/w_j²)): every part j of the body is a bump in the direction m_j, of
+    height h_j and angular width w_j. Points are uniform by area. A coordinate u is any vector with the direction n.
+    """
+
+    PARTS = torch.tensor([                                                 # m_j (front, left, up), h_j, w_j
+        [1, 0, 0.45, 0.45, 0.5], [-1, 0, 0.25, 0.35, 0.55], [-1, 0, -0.1, 0.35, 0.06],  # head, back, tail
+        [0.55, 0.4, -0.9, 0.65, 0.18], [0.55, -0.4, -0.9, 0.65, 0.18],     # legs
+        [-0.55, 0.4, -0.9, 0.65, 0.18], [-0.55, -0.4, -0.9, 0.65, 0.18],
+        [1, 0, -0.25, 0.85, 0.1], [1, 0.33, 0.05, 0.5, 0.08], [1, -0.33, 0.05, 0.5, 0.08],  # trunk, tusks
+    ], dtype=torch.float64)
+    LARGEST_AREA = 7.0                                                     # per solid angle, at size 1
+
+    def __init__(self, ambient_dim: int = 100, size: float = 1.0, seed: int | None = 0, offset: float = 0.0):
+        self.size, self.axes = size, normalize(self.PARTS[:, :3])
+        super().__init__(2, 3, ambient_dim, torch.ones(3), seed, offset)
+
+    def radius(self, n: Tensor) -> Tensor:
+        """r(n) for unit vectors n of shape (..., 3), shape (...)."""
+        return self.size * (0.45 + self._bumps(n).sum(-1))
+
+    def _bumps(self, n):
+        return self.PARTS[:, 3] * torch.exp((n @ self.axes.T - 1) / self.PARTS[:, 4] ** 2)
+
+    def _draw(self, n, generator):                                         # rejection by area
+        kept = torch.empty(0, 3, dtype=torch.float64)
+        while len(kept) < n:
+            u = torch.randn(4 * n, 3, generator=generator, dtype=torch.float64)
+            height = self.LARGEST_AREA * torch.rand(4 * n, generator=generator, dtype=torch.float64)
+            kept = torch.cat([kept, u[height < self._area(normalize(u))]])
+        return kept[:n]
+
+    def _area(self, n):                                                    # r √(r² + ‖∇r‖²) at size 1
+        slope, r = (self._bumps(n) / self.PARTS[:, 4] ** 2) @ self.axes, self.radius(n) / self.size
+        return r * (r**2 + slope.square().sum(1) - (slope * n).sum(1) ** 2).sqrt()
+
+    def _embed(self, u):
+        return self.radius(normalize(u, dim=-1))[:, None] * normalize(u, dim=-1)
+
+    def _coordinates(self, y):                                             # ‖u‖ is about √3
+        def half_square(u, target):
+            return (self._embed(u[None])[0] - target).square().sum() / 2
+
+        grid = normalize(self._draw(8000, stream(0, "grid of the creature")))
+        n = grid[torch.cdist(y, self._embed(grid)).argmin(dim=1)]          # near enough for Newton
+        for _ in range(10):
+            slope, bend = vmap(grad(half_square))(n, y), vmap(hessian(half_square))(n, y)
+            radial = n[:, :, None] * n[:, None]
+            along = torch.eye(3, dtype=y.dtype) - radial
+            values, vectors = torch.linalg.eigh(along @ bend @ along + radial)
+            step = vectors @ (vectors.mT @ slope[..., None] / values.abs()[..., None])  # downhill, saddles too
+            n = normalize(n - step[..., 0].clamp(-0.05, 0.05))
+        return 3**0.5 * n
 
 
 class Union:

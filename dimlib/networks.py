@@ -46,7 +46,7 @@ class MLP(nn.Module):
         blocks: number of residual blocks.
     """
 
-    def __init__(self, dim: int, width: int = 256, blocks: int = 3):
+    def __init__(self, dim: int, width: int = 192, blocks: int = 3):
         super().__init__()
         self.config = {"dim": dim, "width": width, "blocks": blocks}
         self.embed = FourierFeatures()

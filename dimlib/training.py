@@ -10,6 +10,7 @@ predicted, so for small σ a perfect denoiser loses exactly k, the intrinsic dim
 
 import copy
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam, Muon
 from tqdm import tqdm
 
 from .score import Denoiser, ScoreModel, read_tensors, write_tensors
@@ -46,13 +48,14 @@ def choose_device(device: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 1e-3, seed: int = 0,
+def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 5e-3, seed: int = 0,
         device: str = "auto", exact: Denoiser | None = None, checkpoint: str | Path | None = None,
         checkpoint_every: int = 500) -> Iterator[Progress]:
     """Train ``model`` on x, yielding a `Progress` after every step; drain it, or stop early by breaking off.
 
-    AdamW, linear warm-up, cosine decay to zero, gradients clipped. What is optimised is a copy: ``model``
-    itself holds the exponential moving average of the weights, so it can be used as it is at any time.
+    Muon (Jordan 2024) for the matrices of residual blocks and Adam for the rest, linear warm-up, cosine decay to
+    zero, gradients clipped. What is optimised is a copy: ``model`` itself holds the exponential moving average
+    of the weights, so it can be used as it is at any time.
     Batches and noise of a step depend on (seed, step) only, so a resumed run repeats the uninterrupted one.
 
     Args:
@@ -72,14 +75,14 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
     model.to(device).eval()
     x = x.to(device, torch.float32)
     student = copy.deepcopy(model).train()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=lr)
+    optimizers = _optimizers(student)
     start, identity = 0, None
     if checkpoint:
         identity = {"model": model.config, "data": zlib.crc32(x.cpu().numpy().tobytes()), "steps": steps,
                     "batch_size": batch_size, "lr": lr, "seed": seed}
-        start = _restore(checkpoint, identity, model, student, optimizer)
+        start = _restore(checkpoint, identity, model, student, optimizers)
     for step in range(start, steps):
-        optimizer.param_groups[0]["lr"] = rate = lr * _schedule(step, steps)
+        rate = lr * _schedule(step, steps)
         x0, sigma, noise = _batch(model, x, batch_size, seed, step)
         level = sigma.reshape(-1, *[1] * (x.ndim - 1))
         noisy = x0 + level * noise
@@ -87,13 +90,15 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
         loss = _squared_error(denoised, x0, level)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss at step {step} is {loss.item()}: lower lr={lr:g}, or scale the data")
-        optimizer.zero_grad()
+        student.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), MAX_GRADIENT_NORM)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
         _average(model, student, step)
         if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            _save(checkpoint, identity | {"step": step + 1}, model, student, optimizer)
+            _save(checkpoint, identity | {"step": step + 1}, model, student, optimizers)
         excess = _squared_error(denoised.detach(), exact(noisy, sigma), level).item() if exact else float("nan")
         yield Progress(step, loss.item(), excess, rate)
 
@@ -122,9 +127,17 @@ def _check(model, x, steps, batch_size):
                          "at that noise level they are one point; lower it")
 
 
+def _optimizers(student):
+    """Muon where a step should turn all directions alike, with the step size of Adam; Adam everywhere else."""
+    matrices = [p for name, p in student.named_parameters() if ".blocks." in name and p.ndim == 2]
+    others = [p for p in student.parameters() if all(p is not matrix for matrix in matrices)]
+    muon = [Muon(matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if matrices else []
+    return [*muon, Adam(others)]
+
+
 def _schedule(step, steps):
     warm = min(1.0, (step + 1) / WARMUP)
-    return warm * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps))).item()
+    return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _batch(model, x, batch_size, seed, step):
@@ -152,15 +165,16 @@ def _average(model, student, step):
     torch._foreach_lerp_(list(model.parameters()), list(student.parameters()), 1 - decay)
 
 
-def _save(path, header, model, student, optimizer):
+def _save(path, header, model, student, optimizers):
     tensors = {f"average.{k}": t for k, t in model.state_dict().items()}
     tensors |= {f"student.{k}": t for k, t in student.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": t for k, t in state.items()}
+    for i, optimizer in enumerate(optimizers):
+        for j, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer{i}.{j}.{k}": t for k, t in state.items()}
     write_tensors(tensors, path, {"training": json.dumps(header)})
 
 
-def _restore(path, identity, model, student, optimizer) -> int:
+def _restore(path, identity, model, student, optimizers) -> int:
     if not Path(path).exists():
         return 0
     tensors, header = read_tensors(path, "training")
@@ -174,9 +188,10 @@ def _restore(path, identity, model, student, optimizer) -> int:
 
     model.load_state_dict(part("average"))
     student.load_state_dict(part("student"))
-    state = {}
-    for key, tensor in part("optimizer").items():
-        index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for i, optimizer in enumerate(optimizers):
+        state = {}
+        for key, tensor in part(f"optimizer{i}").items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return step

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dimlib.manifolds import Cube, NonUniformSphere, Plane, SpaghettiLine, Sphere, Union
+from dimlib.manifolds import Creature, Cube, NonUniformSphere, Plane, SpaghettiLine, Sphere, Union
 
 # Rotated and off the origin. Of dimension at most 2, so that brute force covers them densely.
 SMALL = [
@@ -15,6 +15,7 @@ SMALL = [
     pytest.param(Sphere(2, 7, radius=2.0, seed=3, offset=6.0), id="sphere"),
     pytest.param(NonUniformSphere(2, 7, alpha=1.5, seed=4), id="non-uniform sphere"),
     pytest.param(SpaghettiLine(7, seed=5), id="curve"),
+    pytest.param(Creature(7, size=3.0, seed=9, offset=6.0), id="creature"),
 ]
 LARGE = [
     pytest.param(Sphere(10, 40, radius=0.5, seed=6, offset=6.0), id="sphere"),
@@ -149,6 +150,34 @@ def test_the_spaghetti_line_is_what_its_formula_says():
     assert 0 <= t.min() < 0.1 and 0.9 < t.max() <= 1
     expected = torch.sin(t[:, None] * torch.arange(1, 9))
     assert torch.allclose(line.sample(100).double(), expected, atol=1e-5)
+
+
+def test_the_creature_is_what_its_formula_says():
+    creature = Creature(3, size=2.0, seed=None)
+    y = creature.sample(100, seed=1).double()
+    n = y / y.norm(dim=1, keepdim=True)
+    expected = torch.full((100,), 0.45, dtype=torch.float64)
+    for *direction, height, width in Creature.PARTS.tolist():
+        cosine = n @ torch.tensor(direction, dtype=torch.float64) / math.hypot(*direction)
+        expected += height * torch.exp((cosine - 1) / width**2)
+    assert torch.allclose(y.norm(dim=1), 2 * expected, atol=1e-5)
+    assert torch.allclose(y.norm(dim=1), creature.radius(n), atol=1e-5)
+
+
+def test_the_creature_is_uniform_by_area():
+    """Compare with points uniform by direction, weighted by an area element from finite differences."""
+    creature, step = Creature(3, seed=None), 1e-5
+    n = torch.nn.functional.normalize(normal(200_000, 3, seed=1))
+    one = torch.nn.functional.normalize(torch.linalg.cross(n, normal(200_000, 3, seed=2)))
+    sides = [(creature._embed(n + step * e) - creature._embed(n - step * e)) / (2 * step)
+             for e in (one, torch.linalg.cross(n, one))]
+    area = torch.linalg.cross(*sides).norm(dim=1)
+    assert area.max() < Creature.LARGEST_AREA
+    y, z = creature.sample(100_000, seed=3).double(), creature.radius(n)[:, None] * n
+    feet, trunk, belly = lambda p: p[:, 2] < -0.6, lambda p: p[:, 0] > 0.9, lambda p: p.norm(dim=1) < 0.6
+    for inside in (feet, trunk, belly):
+        expected = (area * inside(z)).sum() / area.sum()
+        assert abs(inside(y).double().mean() - expected) < 0.01 and expected > 0.02
 
 
 def test_the_frame_is_an_isometry_drawn_by_the_seed():

@@ -24,6 +24,11 @@ OTHER = {
     "07_spheres": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
     "08_union": ["n_data=600", "steps=60", "n_points=20", "seed=2"],
     "09_curvature": ["radius=0.5", "dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5"],
+    "10_spaghetti_line": ["ambient_dim=20", "n_data=500", "steps=60", "n_points=10", "seed=2"],
+    "11_a_curved_surface": ["ambient_dim=20", "n_data=500", "steps=60", "n_points=12", "seed=2"],
+    "12_nonuniform_sphere": ["alpha=0.5", "n_data=500", "steps=60", "n_points=6", "n_perfect=3", "many=400"],
+    "13_robustness": ["data_noise=0", "dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=10"],
+    "14_sample_complexity": ["n_data=60", "compare=[30]", "dim=3", "ambient_dim=20", "steps=60", "n_points=5"],
 }
 
 

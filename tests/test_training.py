@@ -38,7 +38,7 @@ def same(a, b):
 @pytest.mark.parametrize("parametrisation", ["data", "noise", "edm"])
 def test_a_plane_is_learned_and_its_dimension_read_off(parametrisation):
     m = model(parametrisation=parametrisation)
-    progress = train(m, steps=800, batch_size=250, lr=5e-3, exact=denoiser(PLANE))
+    progress = train(m, steps=800, batch_size=250, lr=2e-3, exact=denoiser(PLANE))
     first, last = progress[0], progress[-50:]
     excess = sum(p.excess for p in last) / 50
     floor = sum(p.loss - p.excess for p in last) / 50
