@@ -1,0 +1,259 @@
+"""Images: two generated families whose dimension is known, and handwritten digits, whose dimension is not.
+
+Images have shape (n, 1, size, size); grey values, and with them sigma, are in units of the range from black (0) to
+white (1). Files of MNIST are believed only after a check of their content.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import zlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import jacfwd, vmap
+
+from .seeds import stream
+
+__all__ = ["ImageFamily", "Squares", "Blobs", "digits", "mnist", "read_idx"]
+
+
+class ImageFamily(ABC):
+    """Images x = g(u) made from coordinates u: like a `Manifold`, but asked about at u, not at x.
+
+    Coordinates cannot be read off an image in closed form, and need not be: images whose truth is wanted are
+    ``family.render(u)`` for ``u = family.sample_coordinates(n, seed)``, which ``family.sample(n, seed)`` are too.
+    ``dim`` is the rank of the Jacobian of g, computed in float64 at one draw of u.
+
+    A subclass says how coordinates are drawn (``_draw``) and rendered (``_render``, (n, k) to (n, size, size)).
+
+    Args:
+        size: height and width in pixels; an image is a point of R^d with d = ambient_dim = size².
+        spread: standard deviations of the coordinates, shape (k,).
+    """
+
+    def __init__(self, size: int, spread: Tensor):
+        self.size, self.ambient_dim, self.spread = size, size**2, spread.double()
+        self.dim = int(torch.linalg.matrix_rank(self._jacobian(self.sample_coordinates(1))[0]))
+
+    @abstractmethod
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _render(self, u: Tensor) -> Tensor: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(coordinates={len(self.spread)}, dim={self.dim}, size={self.size})"
+
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """Draw n images: float32, shape (n, 1, size, size); the same seed gives the same images."""
+        return self.render(self.sample_coordinates(n, seed)).float()
+
+    def sample_coordinates(self, n: int, seed: int = 0) -> Tensor:
+        """The coordinates u of ``sample(n, seed)``: float64, shape (n, k)."""
+        if n < 1:
+            raise ValueError(f"n={n}: draw at least one image")
+        return self._draw(n, stream(seed, "data"))
+
+    def render(self, u: Tensor) -> Tensor:
+        """The images g(u) of coordinates u (n, k), shape (n, 1, size, size), in float64."""
+        return torch.cat([self._render(part) for part in self._checked(u).split(1000)])[:, None]
+
+    def tangent_basis(self, u: Tensor) -> Tensor:
+        """Orthonormal basis of the tangent space at g(u) for u (n, k): shape (n, size², dim), float64, row by row."""
+        return torch.linalg.svd(self._jacobian(self._checked(u)), full_matrices=False).U[..., : self.dim]
+
+    def visible_dimension(self, u: Tensor, sigma: float) -> Tensor:
+        """Number of tangent directions longer than sigma at g(u) for each row of u (n, k): shape (n,), int64.
+
+        Lengths are the singular values of the Jacobian of g, its columns scaled by ``spread``, as for a `Manifold`.
+        """
+        return (torch.linalg.svdvals(self._jacobian(self._checked(u)) * self.spread) > sigma).sum(-1)
+
+    def _jacobian(self, u: Tensor) -> Tensor:
+        return vmap(jacfwd(lambda v: self._render(v[None]).flatten()), chunk_size=50)(u)  # (n, size², k)
+
+    def _checked(self, u: Tensor) -> Tensor:
+        if u.ndim != 2 or u.shape[1] != len(self.spread):
+            raise ValueError(f"coordinates of {self!r} have shape (n, {len(self.spread)}), got {tuple(u.shape)}")
+        return u.double().cpu()
+
+
+class Squares(ImageFamily):
+    """Sums of k fixed squares, x = Σ_i c_i · square_i with c_i ~ U[0, 1]: a linear family.
+
+    Overlaps add, so that grey values may pass 1. Sides (3 or 5 pixels, equally likely) and places are drawn with
+    replacement, so that squares may coincide, and ``dim``, the rank, is then less than k: with seed=8 it is 10, 20 and
+    99 for k = 10, 20 and 100, since two of the hundred coincide, as in the official data. Stanczuk et al., ICML 2024,
+    Table 2.
+
+    Args:
+        n_squares: number of squares k, the coordinates c.
+        size: height and width of the images in pixels, at least 5.
+        seed: seed of the squares' sides and places.
+    """
+
+    def __init__(self, n_squares: int = 10, size: int = 32, seed: int = 0):
+        if n_squares < 1 or size < 5:
+            raise ValueError(f"n_squares={n_squares}, size={size}: take at least one square, in at least 5 pixels")
+        generator = stream(seed, "squares")
+        side = 3 + 2 * torch.randint(2, (n_squares, 1), generator=generator)
+        place = torch.rand(n_squares, 2, generator=generator, dtype=torch.float64)
+        corner = (place * (size - side + 1)).long()                        # all of a square lies in the image
+        offset = torch.arange(size) - corner[:, :, None]                   # (k, 2, size), from the top, from the left
+        inside = (0 <= offset) & (offset < side[:, :, None])
+        self.squares = (inside[:, 0, :, None] & inside[:, 1, None, :]).double()  # (k, size, size)
+        super().__init__(size, torch.full((n_squares,), 12**-0.5))
+
+    def _draw(self, n, generator):
+        return torch.rand(n, len(self.squares), generator=generator, dtype=torch.float64)
+
+    def _render(self, u):
+        return torch.einsum("nk,kyx->nyx", u, self.squares)
+
+
+class Blobs(ImageFamily):
+    """Sums of k Gaussian blobs at fixed centres m_i whose widths s_i ~ U[1, 5] pixels are the coordinates.
+
+    x = (f − min f) / (max f − min f) over the pixels p, with f(p) = Σ_i exp(−‖p − m_i‖² / 2s_i²) / (√(2π) s_i).
+    Each image fills [0, 1]. Stanczuk et al., ICML 2024, Table 2.
+
+    Args:
+        n_blobs: number of blobs k, the coordinates s.
+        size: height and width of the images in pixels, at least 2.
+        seed: seed of the centres, which are distinct pixels.
+    """
+
+    def __init__(self, n_blobs: int = 10, size: int = 32, seed: int = 0):
+        if size < 2 or not 1 <= n_blobs <= size**2:
+            raise ValueError(f"n_blobs={n_blobs}, size={size}: take 1 to size² blobs, in at least 2 pixels")
+        pixel = torch.randperm(size**2, generator=stream(seed, "blobs"))[:n_blobs]
+        self.centers = torch.stack([pixel // size, pixel % size], dim=1)   # (k, 2), from the top, from the left
+        super().__init__(size, torch.full((n_blobs,), 4 * 12**-0.5))
+
+    def _draw(self, n, generator):
+        return 1 + 4 * torch.rand(n, len(self.centers), generator=generator, dtype=torch.float64)
+
+    def _render(self, u):
+        offset = torch.arange(self.size) - self.centers[:, :, None]        # (k, 2, size)
+        bell = torch.exp(-(offset**2) / (2 * u[:, :, None, None] ** 2))    # (n, k, 2, size): a blob is a product
+        height = 1 / (math.sqrt(2 * math.pi) * u)
+        f = torch.einsum("nk,nky,nkx->nyx", height, bell[:, :, 0], bell[:, :, 1])
+        low, high = f.amin((1, 2), keepdim=True), f.amax((1, 2), keepdim=True)
+        return (f - low) / (high - low)
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """The 1797 handwritten digits of scikit-learn: images (n, 1, 8, 8), float32 in [0, 1], and labels (n,), int64."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.from_numpy(images).float().view(-1, 1, 8, 8) / 16, torch.from_numpy(labels).long()
+
+
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+SHA256 = {                                                                 # of the decompressed content
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+REMEDY = "put the original in its place or, in the cache, delete it to have it downloaded again"
+
+
+def mnist(folder: str | Path | None = None, train: bool = True, size: int = 28) -> tuple[Tensor, Tensor]:
+    """MNIST (LeCun et al. 1998): images (n, 1, size, size), float32 in [0, 1], and labels (n,), int64.
+
+    Args:
+        folder: where the four files are, as they are or gzipped; None for the folder that the environment variable
+            DIMLIB_DATA names, else the user's cache, into which missing files are downloaded.
+        train: the 60 000 images for training; False for the 10 000 for testing.
+        size: 28, or 32 for a black margin of 2 pixels.
+
+    Raises:
+        FileNotFoundError: a file is missing in a folder of yours, where nothing is ever downloaded.
+        ValueError: a file is damaged, or not what its name says (by the SHA-256 of its content).
+        ConnectionError: no mirror has sent the right file.
+    """
+    if size not in (28, 32):
+        raise ValueError(f"size={size}: MNIST comes in size 28, or 32 with a margin")
+    folder, part = folder or os.environ.get("DIMLIB_DATA"), "train" if train else "t10k"
+    images, labels = (_mnist_file(folder, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
+    margin = (size - 28) // 2
+    return torch.nn.functional.pad(images[:, None].float() / 255, [margin] * 4), labels.long()
+
+
+def read_idx(path: str | Path) -> Tensor:
+    """Read bytes in the IDX format, gzipped or not, as uint8 in the shape of the file's header.
+
+    The format (LeCun et al. 1998): 0, 0, 8 (for bytes), the number of dimensions; each dimension as a big-endian
+    32-bit number; the values, last dimension fastest. ``ValueError`` for a file that is anything else.
+    """
+    return _parse_idx(_content(Path(path)), path)
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not content.startswith(b"\x1f\x8b"):                                # what gzip starts with, and IDX never does
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is a damaged gzip file ({error}): {REMEDY}") from error
+
+
+def _parse_idx(content: bytes, path: str | Path) -> Tensor:
+    if content[:4] not in (b"\0\0\x08\1", b"\0\0\x08\2", b"\0\0\x08\3", b"\0\0\x08\4"):
+        raise ValueError(f"{path} is no IDX file of bytes, for it starts with {content[:4]!r}: {REMEDY}")
+    start = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{path} has {len(content)} bytes, but its header {shape} asks for "
+                         f"{start + math.prod(shape)}: {REMEDY}")
+    return torch.from_numpy(np.frombuffer(content, np.uint8)[start:].reshape(shape).copy())
+
+
+def _verified(path: Path, name: str) -> Tensor:
+    content = _content(path)
+    values, found = _parse_idx(content, path), hashlib.sha256(content).hexdigest()
+    if found != SHA256[name]:
+        other = next((other for other, known in SHA256.items() if known == found), None)
+        what = f"has the content of {other}" if other else f"was altered (SHA-256 {found}, not {SHA256[name]})"
+        raise ValueError(f"{path} {what}: {REMEDY}")
+    return values
+
+
+def _mnist_file(folder: str | Path | None, name: str) -> Tensor:
+    place = Path(folder) if folder else Path(_pooch().os_cache("dimlib"))
+    for path in (place / name, place / f"{name}.gz"):
+        if path.exists():
+            return _verified(path, name)
+    if folder:
+        raise FileNotFoundError(f"{place} has neither {name} nor {name}.gz: put one of them there or, to have it "
+                                "downloaded, give no folder and unset DIMLIB_DATA")
+    return _download(place, name)
+
+
+def _download(place: Path, name: str) -> Tensor:
+    failures = []
+    for mirror in MIRRORS:
+        try:
+            path = _pooch().retrieve(f"{mirror}{name}.gz", None, f"{name}.gz", place, progressbar=True)
+            return _verified(Path(path), name)
+        except (OSError, ValueError) as error:
+            (place / f"{name}.gz").unlink(missing_ok=True)
+            failures.append(f"{mirror}: {error}")
+    raise ConnectionError(f"{name}.gz could not be downloaded: put it into a folder yourself and give mnist(folder).\n"
+                          + "\n".join(failures))
+
+
+def _pooch():
+    try:
+        import pooch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("downloading MNIST needs pooch: pip install 'dimlib[images]'") from error
+    return pooch
