@@ -4,10 +4,14 @@ Every network is called as ``net(x, log_sigma)`` with x of shape ``(B, *shape)``
 and starts as the zero function, so that training starts from "the displacement is zero".
 """
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "UNet"]
 
 
 class FourierFeatures(nn.Module):
@@ -38,10 +42,10 @@ class MLP(nn.Module):
     """A residual MLP with a linear path beside it: F(x, log σ) = L x + W_out blocks(W_in x).
 
     The linear path learns the affine hull of the data at once; the blocks learn what is curved. L and
-    W_out start at zero.
+    W_out start at zero. Images are flattened on the way in and restored on the way out.
 
     Args:
-        dim: ambient dimension d.
+        dim: ambient dimension d, of an image the number of its entries.
         width: width of the residual stream.
         blocks: number of residual blocks.
     """
@@ -59,10 +63,138 @@ class MLP(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
-        if x.shape[1:] != (self.config["dim"],):
+        if x.shape[1:].numel() != self.config["dim"]:
             raise ValueError(f"this MLP is for points of shape ({self.config['dim']},), got {tuple(x.shape[1:])}")
         level = self.embed(log_sigma)
-        h = self.enter(x)
+        flat = x.flatten(1)                                                # (B, d)
+        h = self.enter(flat)
         for block in self.blocks:
             h = block(h, level)
-        return self.linear(x) + self.leave(h)                              # (B, d)
+        return (self.linear(flat) + self.leave(h)).reshape(x.shape)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """Normalisation in eight groups of channels, or in as many as divide them."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class ConvBlock(nn.Module):
+    """One residual block on images: S h + W₂ ∗ silu(norm(W₁ ∗ silu(norm(h))) + V e), with e the embedding of log σ.
+
+    W₁ and W₂ are 3×3; S is the identity, or 1×1 where the number of channels changes. V e is one number per
+    channel and is added behind the norm, which would take away its mean.
+    """
+
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        self.norms = nn.ModuleList([_norm(before), _norm(after)])
+        self.inner, self.outer = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
+        self.level = nn.Linear(16, after)
+        self.skip = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
+
+    def forward(self, h: Tensor, level: Tensor) -> Tensor:
+        inside = self.inner(nn.functional.silu(self.norms[0](h)))
+        inside = self.norms[1](inside) + self.level(level)[:, :, None, None]
+        return self.skip(h) + self.outer(nn.functional.silu(inside))
+
+
+class Row(nn.ModuleList):
+    """The residual blocks of one level; the first changes the number of channels."""
+
+    def __init__(self, before: int, after: int, blocks: int):
+        super().__init__(ConvBlock(after if i else before, after) for i in range(blocks))
+
+    def forward(self, h: Tensor, level: Tensor) -> Tensor:
+        for block in self:
+            h = block(h, level)
+        return h
+
+
+class Attention(nn.Module):
+    """Self-attention, one head: h + W_out softmax(q kᵀ/√c) v with q, k, v = W norm(h) per pixel; W_out starts at 0."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = _norm(channels)
+        self.enter, self.leave = nn.Linear(channels, 3 * channels, bias=False), nn.Linear(channels, channels)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self.enter(self.norm(h).flatten(2).mT).chunk(3, dim=2)   # (B, pixels, c) each
+        mixed = (q @ k.mT / q.shape[2] ** 0.5).softmax(dim=2) @ v
+        return h + self.leave(mixed).mT.reshape(h.shape)
+
+
+class UNet(nn.Module):
+    """A U-Net for square images: down to half the size level by level, and up again, with a bridge at every size.
+
+    ::
+
+        x, row, column → enter → blocks ──────── concatenate ───────→ blocks → leave      size
+                                   ↓ down                            ↑ up
+                                 blocks ──────── concatenate ───────→ blocks              size/2
+                                   ↓ down                            ↑ up
+                                 blocks ────────→ attention ─────────→                    size/4
+
+    The coordinates of each pixel are two channels of the input, since the manifolds here do not look the same
+    everywhere; log σ enters every block; the last convolution starts at zero. Ronneberger et al. 2015; the blocks,
+    norms and attention of Ho et al. 2020 (DDPM); Fourier features of the noise level as in Song et al. 2021.
+
+    The paper's size is ``channels=128, multipliers=(1, 2, 2, 2), blocks=4``, 31 million parameters. A DDPM has its
+    attention at 16×16 and a bridge from every block; here are one at the coarsest and one from every level.
+
+    Args:
+        size, channels_in: images have the shape (channels_in, size, size), and so has what comes back.
+        channels, multipliers: width of the first level, and of each level in units of it.
+        blocks: residual blocks per level, on the way down and on the way up.
+        attention: whether the pixels of the coarsest level see each other.
+
+    Raises:
+        ValueError: a size that cannot be halved once for every level but one.
+    """
+
+    def __init__(self, size: int = 32, channels_in: int = 1, channels: int = 32,
+                 multipliers: Sequence[int] = (1, 2, 2), blocks: int = 1, attention: bool = True):
+        super().__init__()
+        if blocks < 1 or not multipliers:
+            raise ValueError(f"blocks={blocks}, multipliers={multipliers}: need at least one block and one level")
+        step = 2 ** (len(multipliers) - 1)
+        if size < 1 or size % step:
+            below = max(step, size // step * step)
+            raise ValueError(f"size={size} cannot be halved for {len(multipliers)} levels: use a multiple of {step}, "
+                             f"such as {below} or {below + step}, or fewer multipliers")
+        self.config = {"size": size, "channels_in": channels_in, "channels": channels,
+                       "multipliers": list(multipliers), "blocks": blocks, "attention": attention}
+        line = torch.linspace(-1, 1, size)
+        self.register_buffer("coordinates", torch.stack(torch.meshgrid(line, line, indexing="ij")), persistent=False)
+        self.embed = FourierFeatures()
+        widths = [channels * m for m in multipliers]
+        steps = list(pairwise(widths))                                     # (fine, coarse), one for each halving
+        self.enter = nn.Conv2d(channels_in + 2, widths[0], 3, padding=1)
+        self.descent = nn.ModuleList(Row(fine, fine, blocks) for fine, _ in steps)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in steps)
+        self.bottom = Row(widths[-1], widths[-1], blocks)
+        self.attention = Attention(widths[-1]) if attention else nn.Identity()
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 3, padding=1) for fine, coarse in steps)
+        self.ascent = nn.ModuleList(Row(2 * fine, fine, blocks) for fine, _ in steps)
+        self.leave = nn.Sequential(_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels_in, 3, padding=1))
+        nn.init.zeros_(self.leave[-1].weight)
+        nn.init.zeros_(self.leave[-1].bias)
+
+    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        shape = (self.config["channels_in"], self.config["size"], self.config["size"])
+        if x.shape[1:] != shape:
+            raise ValueError(f"this UNet is for images of shape {shape}, got {tuple(x.shape[1:])}")
+        level = self.embed(log_sigma)
+        h = self.enter(torch.cat([x, self.coordinates.expand(len(x), -1, -1, -1)], dim=1))
+        bridges = []
+        for row, down in zip(self.descent, self.down, strict=True):
+            h = row(h, level)
+            bridges.append(h)
+            h = down(h)
+        h = self.attention(self.bottom(h, level))
+        for row, up in zip(reversed(self.ascent), reversed(self.up), strict=True):
+            h = up(nn.functional.interpolate(h, scale_factor=2))           # nearest
+            h = row(torch.cat([h, bridges.pop()], dim=1), level)
+        return self.leave(h)                                               # (B, C, size, size)

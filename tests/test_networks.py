@@ -1,50 +1,205 @@
-"""Networks: their shape, their start, and what they depend on."""
+"""Networks: their shape, their start, what they depend on, and that the rest of the library takes them."""
+
+import json
 
 import pytest
 import torch
 
-from dimlib.networks import MLP
+import dimlib
+from dimlib.networks import MLP, UNet
+from dimlib.training import _optimizers, fit
+
+SMALL = {"size": 8, "channels": 16, "multipliers": (1, 2)}
+EVERY = [  # a network, and the shape of its points
+    pytest.param(lambda: MLP(7, width=16, blocks=2), (7,), id="MLP"),
+    pytest.param(lambda: MLP(12, width=16, blocks=2), (1, 3, 4), id="MLP on images"),
+    pytest.param(lambda: UNet(**SMALL), (1, 8, 8), id="UNet"),
+    pytest.param(lambda: UNet(**SMALL, channels_in=3, blocks=2, attention=False), (3, 8, 8), id="UNet in colour"),
+]
+every_network = pytest.mark.parametrize("make, shape", EVERY)
 
 
-@pytest.fixture
-def net():
+def random(make):
+    """A network with random weights, no longer the zero function."""
     torch.manual_seed(0)
-    net = MLP(7, width=16, blocks=2)
-    for parameter in net.parameters():                                     # no longer the zero function
-        torch.nn.init.normal_(parameter, std=0.3)
+    net = make()
+    for name, parameter in net.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim < 4 else 0.1)
     return net
 
 
+@every_network
+def test_starts_as_the_zero_function(make, shape):
+    x = torch.randn(5, *shape)
+    assert torch.equal(make()(x, torch.randn(5)), torch.zeros_like(x))
+
+
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_starts_as_the_zero_function(blocks):
+def test_an_mlp_of_any_depth_starts_as_the_zero_function(blocks):
     answer = MLP(7, width=16, blocks=blocks)(torch.randn(5, 7), torch.randn(5))
     assert torch.equal(answer, torch.zeros(5, 7))
 
 
+@every_network
 @pytest.mark.parametrize("rows", [1, 5])
-def test_keeps_the_shape(net, rows):
-    assert net(torch.randn(rows, 7), torch.zeros(rows)).shape == (rows, 7)
+def test_keeps_the_shape(make, shape, rows):
+    assert random(make)(torch.randn(rows, *shape), torch.zeros(rows)).shape == (rows, *shape)
 
 
-def test_every_parameter_learns(net):
-    net(torch.randn(20, 7), torch.randn(20)).square().sum().backward()
+@every_network
+def test_every_parameter_learns(make, shape):
+    net = random(make)
+    net(torch.randn(20, *shape), torch.randn(20)).square().sum().backward()
     for name, parameter in net.named_parameters():
-        assert parameter.grad.norm() > 0, name
+        assert parameter.grad.norm() > 1e-3, name                          # rounding leaves 1e-6 of what cancels
 
 
-def test_rows_do_not_see_each_other(net):
-    x, level = torch.randn(6, 7), torch.randn(6)
-    assert torch.allclose(net(x, level)[2:4], net(x[2:4], level[2:4]), atol=1e-5)
+@every_network
+def test_rows_do_not_see_each_other(make, shape):
+    net, x, level = random(make), torch.randn(6, *shape), torch.randn(6)
+    assert torch.allclose(net(x, level)[2:4], net(x[2:4], level[2:4]), rtol=1e-4, atol=1e-4)
 
 
-def test_the_noise_level_matters(net):
-    x = torch.randn(1, 7).expand(2, -1)
-    low, high = net(x, torch.tensor([0.01, 1.0]).log())
+@every_network
+def test_the_noise_level_matters(make, shape):
+    low, high = random(make)(torch.randn(1, *shape).expand(2, *shape), torch.tensor([0.01, 1.0]).log())
     assert (low - high).abs().max() > 1e-3
 
 
-def test_the_config_makes_the_same_network(net):
-    again = MLP(**net.config)
+@every_network
+def test_the_config_makes_the_same_network(make, shape):
+    net = random(make)
+    config = json.loads(json.dumps(net.config))
+    assert config == net.config                                            # checkpoints compare the two
+    again = type(net)(**config)
     again.load_state_dict(net.state_dict())
-    x, level = torch.randn(3, 7), torch.zeros(3)
+    x, level = torch.randn(3, *shape), torch.zeros(3)
     assert torch.equal(again(x, level), net(x, level))
+
+
+@every_network
+def test_the_library_takes_it(make, shape, tmp_path):
+    """Training moves every parameter, the model comes back from its file, and it has a spectrum."""
+    torch.manual_seed(0)
+    model = dimlib.ScoreModel(make(), data_std=1.0, sigma_min=0.1)
+    x, before = torch.randn(50, *shape), {k: t.clone() for k, t in model.named_parameters()}
+    losses = [p.loss for p in fit(model, x, 6, batch_size=16, device="cpu", checkpoint=tmp_path / "c")]
+    assert len(losses) == 6
+    assert [k for k, t in model.named_parameters() if torch.equal(t, before[k])] == []
+    assert list(fit(model, x, 6, batch_size=16, device="cpu", checkpoint=tmp_path / "c")) == []
+    model.save(tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(dimlib.ScoreModel.load(tmp_path / "model")(x, 0.2), model(x, 0.2))
+    entries = x[0].numel()
+    spectrum = dimlib.spectrum(model, x[:2], 0.2, n_scores=entries + 1)
+    assert spectrum.values.shape == (2, entries)
+
+
+def test_a_unet_leaves_nothing_to_muon():
+    """Its few matrices, of attention and log σ, are trained by Adam like the convolutions around them."""
+    (adam,) = _optimizers(dimlib.ScoreModel(UNet(**SMALL), data_std=1.0))
+    assert isinstance(adam, torch.optim.Adam)
+
+
+def test_an_mlp_sees_an_image_as_its_pixels_in_order():
+    net, x, level = random(lambda: MLP(12, width=16)), torch.randn(5, 1, 3, 4), torch.randn(5)
+    assert torch.equal(net(x, level), net(x.reshape(5, 12), level).reshape(5, 1, 3, 4))
+
+
+@pytest.mark.parametrize("shape", [(8,), (6,), (2, 7), (1, 2, 3)])
+def test_an_mlp_refuses_points_of_another_dimension(shape):
+    with pytest.raises(ValueError, match=r"this MLP is for points of shape \(7,\), got \(\d"):
+        MLP(7)(torch.randn(5, *shape), torch.zeros(5))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (64,), (3, 8, 8), (1, 8, 9), (1, 16, 16), (1, 1, 8, 8)])
+def test_a_unet_refuses_images_of_another_shape(shape):
+    with pytest.raises(ValueError, match=r"this UNet is for images of shape \(1, 8, 8\), got \(\d"):
+        UNet(**SMALL)(torch.randn(5, *shape), torch.zeros(5))
+
+
+@pytest.mark.parametrize("size, levels", [(8, 1), (7, 1), (8, 2), (8, 3), (28, 3), (32, 4)])
+def test_sizes_that_can_be_halved(size, levels):
+    net = UNet(size, channels=8, multipliers=[1] * levels)
+    assert net(torch.randn(2, 1, size, size), torch.zeros(2)).shape == (2, 1, size, size)
+
+
+@pytest.mark.parametrize("size, levels, message", [
+    (30, 3, "size=30 cannot be halved for 3 levels: use a multiple of 4, such as 28 or 32"),
+    (28, 4, "use a multiple of 8, such as 24 or 32, or fewer multipliers"),
+    (7, 2, "multiple of 2, such as 6 or 8"),
+    (3, 3, "such as 4 or 8"),
+    (0, 1, "such as 1 or 2"),
+])
+def test_sizes_that_cannot_be_halved_are_refused(size, levels, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(size, multipliers=[1] * levels)
+    for works in [int(word) for word in message.replace(",", "").split() if word.isdigit()][-2:]:
+        UNet(works, channels=8, multipliers=[1] * levels)                  # the advice is good
+
+
+@pytest.mark.parametrize("bad", [{"blocks": 0}, {"multipliers": ()}])
+def test_empty_unets_are_refused(bad):
+    with pytest.raises(ValueError, match="need at least one block and one level"):
+        UNet(**bad)
+
+
+@pytest.mark.parametrize("channels", [6, 8, 20, 32])
+def test_any_width_can_be_normalised(channels):
+    net = random(lambda: UNet(8, channels=channels, multipliers=(1, 3)))
+    assert torch.isfinite(net(torch.randn(2, 1, 8, 8), torch.zeros(2))).all()
+
+
+@pytest.mark.parametrize("config, low, high", [
+    ({}, 3e5, 5e5),
+    ({"channels": 128, "multipliers": (1, 2, 2, 2), "blocks": 4}, 1e7, 1e8),  # as large as the paper's
+])
+def test_sizes_of_unets(config, low, high):
+    with torch.device("meta"):
+        net = UNet(**config)
+    assert low < sum(p.numel() for p in net.parameters()) < high
+
+
+# What a pixel sees. Normalisation mixes all pixels a little, so it is switched off where that matters.
+
+@pytest.fixture
+def local(monkeypatch):
+    """A U-Net of one level that sees four pixels far: a 3×3 at either end and two in each block."""
+    monkeypatch.setattr(torch.nn.GroupNorm, "forward", lambda self, h: h)
+    return lambda **more: random(lambda: UNet(24, channels=8, multipliers=(1,), **more))
+
+
+def seen(net, row, column):
+    """The pixels (24, 24) on which one pixel of the answer depends."""
+    x = torch.randn(1, 1, 24, 24, requires_grad=True)
+    net(x, torch.zeros(1))[0, 0, row, column].backward()
+    return x.grad[0, 0] != 0
+
+
+def test_without_attention_a_pixel_sees_its_neighbourhood(local):
+    expected = torch.zeros(24, 24, dtype=torch.bool)
+    expected[10 - 4:10 + 5, 12 - 4:12 + 5] = True
+    assert torch.equal(seen(local(attention=False), 10, 12), expected)
+
+
+def test_with_attention_every_pixel_sees_every_pixel(local):
+    assert seen(local(), 10, 12).all()
+
+
+def test_the_levels_widen_what_a_pixel_sees(monkeypatch):
+    monkeypatch.setattr(torch.nn.GroupNorm, "forward", lambda self, h: h)
+    net = random(lambda: UNet(24, channels=8, multipliers=(1, 1, 1), attention=False))
+    assert seen(net, 10, 12)[:, 0].any()
+
+
+def test_a_unet_knows_where_a_pixel_is(local):
+    """A blank image has no places: away from the border only the coordinates tell its pixels apart."""
+    net = local(attention=False)
+    middle = slice(4, 20), slice(4, 20)
+    with torch.no_grad():
+        answer = net(torch.zeros(1, 1, 24, 24), torch.zeros(1))[0, 0][middle]
+        assert answer.std(0).min() > 1e-3 and answer.std(1).min() > 1e-3
+        net.enter.weight[:, -2:] = 0
+        blind = net(torch.zeros(1, 1, 24, 24), torch.zeros(1))[0, 0][middle]
+    assert torch.allclose(blind, blind[0, 0].expand(16, 16), rtol=1e-4, atol=1e-4)
