@@ -8,7 +8,8 @@ import pandas as pd
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Medians over the points, means over the seeds, of the data sets for which the paper has a number, at K = 4 d."""
     table = table[table.paper.notna() & (table.n_scores == table.groupby("data").n_scores.transform("min"))]
-    ours, published = (table[table.rule == rule].groupby(["data", "k"], sort=False) for rule in ("recommended", "published"))
+    ours, published = (table[table.rule == rule].groupby(["data", "k"], sort=False)
+                       for rule in ("recommended", "published"))
     columns = {
         "visible": ours["visible"].mean().round(1),
         "ours": ours["median"].mean().round(1),
