@@ -73,6 +73,18 @@ class MLP(nn.Module):
         return (self.linear(flat) + self.leave(h)).reshape(x.shape)
 
 
+class Conv(nn.Linear):
+    """A convolution as a linear map of patches of side × side pixels, so that its weights are one matrix (for Muon)."""
+
+    def __init__(self, before: int, after: int, side: int = 3, stride: int = 1):
+        super().__init__(before * side**2, after)
+        self.side, self.stride = side, stride
+
+    def forward(self, h: Tensor) -> Tensor:
+        kernel = self.weight.view(len(self.weight), -1, self.side, self.side)
+        return nn.functional.conv2d(h, kernel, self.bias, self.stride, self.side // 2)
+
+
 def _norm(channels: int) -> nn.GroupNorm:
     """Normalisation in eight groups of channels, or in as many as divide them."""
     return nn.GroupNorm(math.gcd(8, channels), channels)
@@ -88,9 +100,9 @@ class ConvBlock(nn.Module):
     def __init__(self, before: int, after: int):
         super().__init__()
         self.norms = nn.ModuleList([_norm(before), _norm(after)])
-        self.inner, self.outer = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
+        self.inner, self.outer = Conv(before, after), Conv(after, after)
         self.level = nn.Linear(16, after)
-        self.skip = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
+        self.skip = nn.Identity() if before == after else Conv(before, after, side=1)
 
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
         inside = self.inner(nn.functional.silu(self.norms[0](h)))
@@ -138,8 +150,9 @@ class UNet(nn.Module):
                                  blocks ────────→ attention ─────────→                    size/4
 
     The coordinates of each pixel are two channels of the input, since the manifolds here do not look the same
-    everywhere; log σ enters every block; the last convolution starts at zero. Ronneberger et al. 2015; the blocks,
-    norms and attention of Ho et al. 2020 (DDPM); Fourier features of the noise level as in Song et al. 2021.
+    everywhere; log σ enters every block; the last convolution starts at zero. There is no norm before it, which
+    would hide how far x is from the manifold. Ronneberger et al. 2015; the blocks, norms and attention of Ho et al.
+    2020 (DDPM); Fourier features of the noise level as in Song et al. 2021.
 
     The paper's size is ``channels=128, multipliers=(1, 2, 2, 2), blocks=4``, 31 million parameters. A DDPM has its
     attention at 16×16 and a bridge from every block; here are one at the coarsest and one from every level.
@@ -154,8 +167,8 @@ class UNet(nn.Module):
         ValueError: a size that cannot be halved once for every level but one.
     """
 
-    def __init__(self, size: int = 32, channels_in: int = 1, channels: int = 32,
-                 multipliers: Sequence[int] = (1, 2, 2), blocks: int = 1, attention: bool = True):
+    def __init__(self, size: int = 32, channels_in: int = 1, channels: int = 16,
+                 multipliers: Sequence[int] = (1, 2, 4), blocks: int = 1, attention: bool = True):
         super().__init__()
         if blocks < 1 or not multipliers:
             raise ValueError(f"blocks={blocks}, multipliers={multipliers}: need at least one block and one level")
@@ -171,16 +184,16 @@ class UNet(nn.Module):
         self.embed = FourierFeatures()
         widths = [channels * m for m in multipliers]
         steps = list(pairwise(widths))                                     # (fine, coarse), one for each halving
-        self.enter = nn.Conv2d(channels_in + 2, widths[0], 3, padding=1)
+        self.enter = Conv(channels_in + 2, widths[0])
         self.descent = nn.ModuleList(Row(fine, fine, blocks) for fine, _ in steps)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in steps)
+        self.down = nn.ModuleList(Conv(fine, coarse, stride=2) for fine, coarse in steps)
         self.bottom = Row(widths[-1], widths[-1], blocks)
         self.attention = Attention(widths[-1]) if attention else nn.Identity()
-        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 3, padding=1) for fine, coarse in steps)
+        self.up = nn.ModuleList(Conv(coarse, fine) for fine, coarse in steps)
         self.ascent = nn.ModuleList(Row(2 * fine, fine, blocks) for fine, _ in steps)
-        self.leave = nn.Sequential(_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], channels_in, 3, padding=1))
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        self.leave = Conv(widths[0], channels_in)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
         shape = (self.config["channels_in"], self.config["size"], self.config["size"])

@@ -93,6 +93,8 @@ class Spectrum:
         values: shape (P, d), descending, in ε units: near 1 on normal, near 0 on tangent directions.
         loss: shape (P,): the denoising loss E‖ε̂ − ε‖² at each point; its floor is the dimension.
         sigma: noise level. n_scores: number K of noisy copies. center: whether the mean was subtracted.
+        directions: shape (P, d, d), where asked for: row i is the unit vector that belongs to value i, so that
+            ``directions[:, d - k:]`` span the tangent and the others the normal space.
     """
 
     values: NDArray
@@ -100,10 +102,12 @@ class Spectrum:
     sigma: float
     n_scores: int
     center: bool
+    directions: NDArray | None = None
 
     def at(self, index) -> "Spectrum":
         """The spectrum at some of the points, given by a slice, a mask or indices."""
-        return replace(self, values=self.values[index], loss=self.loss[index])
+        directions = None if self.directions is None else self.directions[index]
+        return replace(self, values=self.values[index], loss=self.loss[index], directions=directions)
 
     def dimension(self, rule: str = "recommended") -> NDArray:
         """Intrinsic dimension at each point, shape (P,), by one of the ``RULES``."""
@@ -131,7 +135,7 @@ class Spectrum:
 
 @torch.no_grad()
 def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None, center: bool = True,
-             seed: int = 0, batch_size: int | None = None) -> Spectrum:
+             seed: int = 0, batch_size: int | None = None, directions: bool = False) -> Spectrum:
     """Singular values of K scores around each point of x (Algorithm 1 of Stanczuk et al. 2024), in ε units.
 
     The d × d Gram matrix of the noise predictions is accumulated block by block, so memory is
@@ -146,6 +150,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
             noise. ``center=False`` with the "gap" rule is the algorithm as published.
         seed: seed of the noise.
         batch_size: noisy copies per call of the denoiser; chosen from the memory where not given.
+        directions: also return the right singular vectors, d² numbers per point.
 
     Raises:
         ValueError: bad points, σ or K, or a denoiser that returns another shape, NaN or infinity.
@@ -160,13 +165,23 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
                          f"{d + 1}, better 4 d = {4 * d}")
     batch_size = rows_per_batch(batch_size, d, x.device)
     groups = x.split(max(1, batch_size // NOISE_ROWS))                     # points that go through together
-    parts = [_gram_spectrum(denoiser, points, sigma, n_scores, center, seed, batch_size) for points in groups]
-    values, loss = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return Spectrum(values, loss, float(sigma), n_scores, center)
+    values, losses, vectors = [], [], []
+    for points in groups:
+        gram, loss = _gram(denoiser, points, sigma, n_scores, center, seed, batch_size)
+        losses.append(loss)
+        if directions:
+            squares, columns = torch.linalg.eigh(gram)
+            vectors.append(columns.mT.flip(-2))
+        else:
+            squares = torch.linalg.eigvalsh(gram)
+        values.append(squares.flip(-1).clamp(min=0).sqrt())
+    values, losses = (torch.cat(parts).cpu().numpy() for parts in (values, losses))
+    return Spectrum(values, losses, float(sigma), n_scores, center,
+                    torch.cat(vectors).cpu().numpy() if directions else None)
 
 
-def _gram_spectrum(denoiser, points, sigma, n_scores, center, seed, batch_size):
-    """Singular values (P, d) and denoising loss (P,) of a few points, float64."""
+def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):
+    """Gram matrix of the noise predictions (P, d, d) over K and denoising loss (P,) of a few points, float64."""
     exact = torch.device("cpu") if points.device.type == "mps" else points.device   # where float64 exists
     generator = stream(seed, "spectrum", points.device)
     gram, total, loss = 0.0, 0.0, 0.0
@@ -181,8 +196,7 @@ def _gram_spectrum(denoiser, points, sigma, n_scores, center, seed, batch_size):
         total = total + rows.sum(1, keepdim=True)
     if center:
         gram = gram - total.mT @ total / n_scores
-    eigenvalues = torch.linalg.eigvalsh(gram / n_scores).clamp(min=0).flip(-1)
-    return eigenvalues.sqrt(), loss / n_scores
+    return gram / n_scores, loss / n_scores
 
 
 def _check_points(x):

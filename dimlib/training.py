@@ -26,6 +26,7 @@ from .seeds import stream
 
 __all__ = ["Progress", "choose_device", "fit", "show"]
 
+OUTER = ("net.enter.", "net.leave.", "net.linear.")  # layers that touch the data
 WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
 
 
@@ -53,7 +54,7 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
         checkpoint_every: int = 500) -> Iterator[Progress]:
     """Train ``model`` on x, yielding a `Progress` after every step; drain it, or stop early by breaking off.
 
-    Muon (Jordan 2024) for the matrices of residual blocks and Adam for the rest, linear warm-up, cosine decay to
+    Muon (Jordan 2024) for the matrices between the outer layers and Adam for the rest, linear warm-up, cosine decay to
     zero, gradients clipped. What is optimised is a copy: ``model`` itself holds the exponential moving average
     of the weights, so it can be used as it is at any time.
     Batches and noise of a step depend on (seed, step) only, so a resumed run repeats the uninterrupted one.
@@ -129,10 +130,9 @@ def _check(model, x, steps, batch_size):
 
 def _optimizers(student):
     """Muon where a step should turn all directions alike, with the step size of Adam; Adam everywhere else."""
-    matrices = [p for name, p in student.named_parameters() if ".blocks." in name and p.ndim == 2]
-    others = [p for p in student.parameters() if all(p is not matrix for matrix in matrices)]
-    muon = [Muon(matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if matrices else []
-    return [*muon, Adam(others)]
+    inner = {name for name, p in student.named_parameters() if p.ndim == 2 and not name.startswith(OUTER)}
+    muon, adam = ([p for name, p in student.named_parameters() if (name in inner) == yes] for yes in (True, False))
+    return [*([Muon(muon, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if muon else []), Adam(adam)]
 
 
 def _schedule(step, steps):

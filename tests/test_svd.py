@@ -9,6 +9,7 @@ from spectra_by_hand import K, hand_made, values
 
 from dimlib.exact import Empirical, denoiser
 from dimlib.manifolds import Plane, SpaghettiLine, Sphere, Union
+from dimlib.score import noise_prediction
 from dimlib.svd import RULES, spectrum
 
 cheap_rules = pytest.mark.parametrize("rule", ["recommended", "gap", "cut"])
@@ -350,3 +351,35 @@ def test_a_denoiser_that_returns_nonsense_is_refused(bad):
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="'elbow' is none of recommended, gap, ratio, cut"):
         spectrum(identity, X, 0.1).dimension("elbow")
+
+
+# ---------------------------------------------------------------- directions
+
+
+def test_directions_are_orthonormal_and_belong_to_their_values():
+    """The variance of the predicted noise along direction i is the square of value i."""
+    sphere = Sphere(3, 12, seed=1, offset=2.0)
+    x = sphere.sample(4, seed=1)
+    with_directions, without = (spectrum(denoiser(sphere), x, 0.05, 20_000, directions=yes) for yes in (True, False))
+    assert without.directions is None and with_directions.directions.shape == (4, 12, 12)
+    assert np.allclose(with_directions.values, without.values, rtol=1e-6, atol=1e-6)
+    for basis in with_directions.directions:
+        assert np.allclose(basis @ basis.T, np.eye(12), atol=1e-9)
+    noise = torch.randn(20_000, 12, generator=torch.Generator().manual_seed(3))
+    predicted = noise_prediction(denoiser(sphere), x[2] + 0.05 * noise, 0.05).double().numpy()
+    deviations = (predicted @ with_directions.directions[2].T).std(0)
+    assert np.allclose(deviations, with_directions.values[2], rtol=0.05)
+
+
+def test_the_last_directions_span_the_tangent_space():
+    sphere = Sphere(5, 30, seed=2, offset=1.0)
+    x = sphere.sample(6, seed=1)
+    found = spectrum(denoiser(sphere), x, 0.01, directions=True).directions[:, -5:]
+    cosines = np.linalg.svd(found @ sphere.tangent_basis(x).double().numpy(), compute_uv=False)
+    assert (cosines > 0.99).all()
+
+
+def test_some_of_the_points_keep_their_directions():
+    plane = Plane(2, 6, seed=0)
+    answer = spectrum(denoiser(plane), plane.sample(3, seed=1), 0.05, directions=True)
+    assert np.array_equal(answer.at([2]).directions, answer.directions[[2]])

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -32,10 +33,10 @@ def checkout(tmp_path):
     for folder in ("config", "notebooks", "results", "workflow"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     experiments = yaml.safe_load((ROOT / "config/quick.yaml").read_text())["experiments"]
-    for experiment in experiments.values():
-        known = papermill.inspect_notebook(ROOT / f"notebooks/{experiment['notebook']}.ipynb")
-        small = {name: value for name, value in SMALL.items() if name in known and name not in experiment["grid"]}
-        experiment["parameters"] = experiment.get("parameters", {}) | small
+    for part in chain.from_iterable(experiments.values()):
+        known = papermill.inspect_notebook(ROOT / f"notebooks/{part['notebook']}.ipynb")
+        small = {name: value for name, value in SMALL.items() if name in known and name not in part["grid"]}
+        part["parameters"] = part.get("parameters", {}) | small
     for profile in ("local", "slurm"):
         config = {"profile": profile, "tables": f"tables/{profile}", "experiments": experiments}
         (tmp_path / f"config/{profile}.yaml").write_text(yaml.safe_dump(config))
