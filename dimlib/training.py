@@ -11,9 +11,10 @@ predicted, so for small σ a perfect denoiser loses exactly k, the intrinsic dim
 import copy
 import json
 import math
+import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -32,12 +33,16 @@ WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """One training step: its loss in ε units, the excess over the exact denoiser's (nan without one), its rate."""
+    """One training step: its loss in ε units, the excess over the exact denoiser's (nan without one), its rate.
+
+    ``seconds`` is the time since training began, without that spent outside of `fit` or lost by an interruption.
+    """
 
     step: int
     loss: float
     excess: float
     lr: float
+    seconds: float
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -57,7 +62,8 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
     Muon (Jordan 2024) for the matrices between the outer layers and Adam for the rest, linear warm-up, cosine decay to
     zero, gradients clipped. What is optimised is a copy: ``model`` itself holds the exponential moving average
     of the weights, so it can be used as it is at any time.
-    Batches and noise of a step depend on (seed, step) only, so a resumed run repeats the uninterrupted one.
+    Batches and noise of a step depend on (seed, step) only, so a resumed run is the uninterrupted one; it begins by
+    yielding the steps that the checkpoint knows, all at once.
 
     Args:
         model: the model to train, moved to ``device``.
@@ -77,12 +83,15 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
     x = x.to(device, torch.float32)
     student = copy.deepcopy(model).train()
     optimizers = _optimizers(student)
-    start, identity = 0, None
+    history, identity = [], None
     if checkpoint:
         identity = {"model": model.config, "data": zlib.crc32(x.cpu().numpy().tobytes()), "steps": steps,
                     "batch_size": batch_size, "lr": lr, "seed": seed}
-        start = _restore(checkpoint, identity, model, student, optimizers)
-    for step in range(start, steps):
+        history = _restore(checkpoint, identity, model, student, optimizers)
+    yield from history
+    seconds = history[-1].seconds if history else 0.0
+    for step in range(len(history), steps):
+        started = time.perf_counter()
         rate = lr * _schedule(step, steps)
         x0, sigma, noise = _batch(model, x, batch_size, seed, step)
         level = sigma.reshape(-1, *[1] * (x.ndim - 1))
@@ -98,10 +107,12 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
             optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
         _average(model, student, step)
-        if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            _save(checkpoint, identity | {"step": step + 1}, model, student, optimizers)
         excess = _squared_error(denoised.detach(), exact(noisy, sigma), level).item() if exact else float("nan")
-        yield Progress(step, loss.item(), excess, rate)
+        seconds += time.perf_counter() - started
+        history.append(Progress(step, loss.item(), excess, rate, seconds))
+        if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            _save(checkpoint, identity, history, model, student, optimizers)
+        yield history[-1]
 
 
 def show(run: Iterator[Progress], steps: int) -> Iterator[Progress]:
@@ -165,20 +176,20 @@ def _average(model, student, step):
     torch._foreach_lerp_(list(model.parameters()), list(student.parameters()), 1 - decay)
 
 
-def _save(path, header, model, student, optimizers):
-    tensors = {f"average.{k}": t for k, t in model.state_dict().items()}
+def _save(path, identity, history, model, student, optimizers):
+    tensors = {"history": torch.tensor([astuple(progress) for progress in history], dtype=torch.float64)}
+    tensors |= {f"average.{k}": t for k, t in model.state_dict().items()}
     tensors |= {f"student.{k}": t for k, t in student.state_dict().items()}
     for i, optimizer in enumerate(optimizers):
         for j, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer{i}.{j}.{k}": t for k, t in state.items()}
-    write_tensors(tensors, path, {"training": json.dumps(header)})
+    write_tensors(tensors, path, {"training": json.dumps(identity)})
 
 
-def _restore(path, identity, model, student, optimizers) -> int:
+def _restore(path, identity, model, student, optimizers) -> list[Progress]:
     if not Path(path).exists():
-        return 0
+        return []
     tensors, header = read_tensors(path, "training")
-    step = header.pop("step")
     if header != identity:
         differing = ", ".join(key for key in identity if header.get(key) != identity[key])
         raise ValueError(f"{path} belongs to another run, with other {differing}: delete it, or name another file")
@@ -194,4 +205,4 @@ def _restore(path, identity, model, student, optimizers) -> int:
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+    return [Progress(int(step), *rest) for step, *rest in tensors["history"].tolist()]

@@ -1,6 +1,7 @@
 """Training: it learns, it repeats itself, it resumes, and it says what is wrong."""
 
 import itertools
+import time
 
 import pytest
 import safetensors.torch
@@ -127,8 +128,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, stop):
         if progress.step + 1 == stop:
             break
     resumed = list(fit(rest, DATA, 40, **options))
-    assert [p.step for p in resumed] == list(range(20, 40))
-    assert [p.loss for p in resumed] == [p.loss for p in whole_progress[20:]]
+    assert [p.step for p in resumed] == list(range(40))
+    assert [(p.loss, p.lr) for p in resumed] == [(p.loss, p.lr) for p in whole_progress]
+    assert all(0 < a.seconds < b.seconds for a, b in itertools.pairwise(resumed))
     assert same(whole, rest) and not same(whole, part)
 
 
@@ -141,8 +143,16 @@ def test_a_checkpoint_does_not_change_the_run(tmp_path):
 
 def test_a_finished_run_is_not_repeated(tmp_path):
     a, b = model(), model(seed=9)
-    train(a, checkpoint=tmp_path / "c")
-    assert train(b, checkpoint=tmp_path / "c") == [] and same(a, b)
+    first, again = train(a, checkpoint=tmp_path / "c"), train(b, checkpoint=tmp_path / "c")
+    assert [(p.step, p.loss, p.seconds) for p in again] == [(p.step, p.loss, p.seconds) for p in first] and same(a, b)
+
+
+def test_the_time_of_whoever_watches_is_not_counted():
+    seconds = []
+    for progress in fit(model(), DATA, 2, batch_size=16, device="cpu"):
+        seconds.append(progress.seconds)
+        time.sleep(1)
+    assert 0 < seconds[0] < seconds[1] < 1
 
 
 @pytest.mark.parametrize("other", [{"steps": 31}, {"batch_size": 65}, {"lr": 2e-3}, {"seed": 1}, {"x": DATA[:-1]}])
