@@ -6,12 +6,14 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("dimlib.plotting needs matplotlib: pip install 'dimlib[plots]'") from error
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
+from torch import Tensor
 
 from .curve import DimensionCurve
 from .svd import Spectrum
 
-__all__ = ["COLORS", "use_style", "plot_spectrum", "plot_curve", "plot_histogram"]
+__all__ = ["COLORS", "use_style", "plot_spectrum", "plot_curve", "plot_histogram", "plot_images"]
 
 COLORS = {"normal": "#0072B2", "tangent": "#D55E00", "truth": "#000000", "paper": "#999999",
           "recommended": "#0072B2", "gap": "#E69F00", "ratio": "#009E73", "cut": "#CC79A7", "published": "#999999"}
@@ -72,4 +74,16 @@ def plot_histogram(answers: dict[str, np.ndarray], truth: float, ax: Axes | None
     ax.set(xlabel="estimated dimension", ylabel="share of points", ylim=(0, 1.05))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def plot_images(images: Tensor, columns: int, low: float = 0.0, high: float = 1.0, ax: Axes | None = None) -> Axes:
+    """Images (n, 1, h, w) row by row in a grid, ``low`` black and ``high`` white; a blank where nan."""
+    ax = ax or plt.gca()
+    framed = torch.nn.functional.pad(images[:, 0].detach().cpu().float(), (1, 1, 1, 1), value=float("nan"))
+    missing = -len(framed) % columns
+    framed = torch.cat([framed, torch.full((missing, *framed.shape[1:]), float("nan"))])
+    rows = [torch.cat(list(row), dim=1) for row in framed.split(columns)]
+    ax.imshow(torch.cat(rows), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.axis("off")
     return ax

@@ -14,7 +14,7 @@ from torch import Tensor
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
-__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch"]
+__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch", "walk"]
 
 Noise = Callable[[], Tensor]
 
@@ -135,6 +135,31 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
                 x = METHODS[method](denoiser, x, high, low, noise)
             chunks.append(denoiser(x, sigmas[-1]).float())
     return torch.cat(chunks)
+
+
+@torch.no_grad()
+def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: float, n_steps: int) -> Tensor:
+    """Walk over M from x: a step of the given length, back onto M by the denoiser, on in the direction just taken.
+
+        x ← D(x + h v, σ),   v ← (x − x_before) / ‖x − x_before‖
+
+    With a tangent direction this follows M, however it bends; with a normal one the denoiser undoes every step.
+
+    Args:
+        x, direction: one point and a direction of any length but 0, both of shape ``shape``.
+        sigma: noise level of the denoiser. step: length h, best a few σ.
+
+    Returns:
+        The path with its start, shape ``(n_steps + 1, *shape)``.
+    """
+    if x.shape != direction.shape or not direction.norm() > 0:
+        raise ValueError(f"direction must be a vector other than 0 of the shape of x, {tuple(x.shape)}, "
+                         f"got {tuple(direction.shape)}")
+    path = [x]
+    for _ in range(n_steps):
+        path.append(denoiser((path[-1] + step * direction / direction.norm())[None], sigma)[0])
+        direction = path[-1] - path[-2]
+    return torch.stack(path)
 
 
 def _split(n: int, size: int) -> Iterator[int]:

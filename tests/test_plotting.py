@@ -6,12 +6,13 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from dimlib.curve import DimensionCurve
-from dimlib.plotting import COLORS, plot_curve, plot_histogram, plot_spectrum, use_style
+from dimlib.plotting import COLORS, plot_curve, plot_histogram, plot_images, plot_spectrum, use_style
 from dimlib.svd import RULES, Spectrum
 
 
@@ -85,3 +86,13 @@ def test_import_dimlib_needs_torch_numpy_scikit_learn_and_safetensors_only():
 def test_without_matplotlib_the_error_names_the_extra():
     done = run("import sys; sys.modules['matplotlib'] = None; import dimlib.plotting")
     assert "dimlib.plotting needs matplotlib: pip install 'dimlib[plots]'" in done.stderr
+
+
+def test_images_lie_row_by_row_in_their_grid(ax):
+    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 2, 3)
+    assert plot_images(images, columns=2, high=4.0, ax=ax) is ax
+    (picture,) = ax.images
+    drawn = picture.get_array().filled(np.nan)
+    assert drawn.shape == (3 * 4, 2 * 5) and picture.get_clim() == (0, 4)
+    assert [drawn[r, c] for r in (1, 5, 9) for c in (1, 6)][:5] == [0, 1, 2, 3, 4]
+    assert np.isnan(drawn[9, 6]) and np.isnan(drawn[0]).all() and (drawn[1:3, 1:4] == 0).all()

@@ -13,6 +13,7 @@ from dimlib.sampler import (
     noisy_copies,
     reverse_diffusion,
     rows_per_batch,
+    walk,
 )
 
 methods = pytest.mark.parametrize("method", METHODS)
@@ -179,3 +180,29 @@ def test_rows_per_batch_fills_a_gigabyte_and_is_at_least_one():
     assert rows_per_batch(None, 200, cpu) == 6_250
     assert rows_per_batch(None, 10**9, cpu) == 1
     assert rows_per_batch(7, 100, cpu) == 7
+
+
+# ---------------------------------------------------------------- walks
+
+
+def test_a_walk_in_a_tangent_direction_follows_the_great_circle():
+    x = SPHERE.project(SPHERE.sample(1, seed=3).double())
+    tangent = SPHERE.tangent_basis(x)[0, :, 0]
+    path = walk(denoiser(SPHERE), x[0], 7 * tangent, 0.01, 0.03, 100)
+    assert path.shape == (101, 6) and torch.equal(path[0], x[0])
+    arms = (path - SPHERE.center) / 1.5
+    assert torch.allclose(arms.norm(dim=1), torch.ones(101, dtype=torch.float64), atol=1e-3)
+    assert torch.allclose(arms @ arms[0], torch.linspace(0, 2, 101, dtype=torch.float64).cos(), atol=0.02)
+    assert torch.allclose(arms @ tangent, torch.linspace(0, 2, 101, dtype=torch.float64).sin(), atol=0.02)
+
+
+def test_a_walk_in_a_normal_direction_stays_where_it_is():
+    x = SPHERE.project(SPHERE.sample(1, seed=3).double())
+    path = walk(denoiser(SPHERE), x[0], x[0] - SPHERE.center, 0.01, 0.05, 1)
+    assert (path - x[0]).norm(dim=1).max() < 1e-3
+
+
+@pytest.mark.parametrize("direction", [torch.zeros(3), torch.ones(4)])
+def test_a_walk_needs_a_direction(direction):
+    with pytest.raises(ValueError, match="direction must be a vector other than 0"):
+        walk(lambda x, sigma: x, torch.ones(3), direction, 0.1, 0.1, 1)
