@@ -25,19 +25,26 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
 
     Args:
         curve: centred spectra over noise levels. published: the uncentred spectrum at the paper's σ.
-        truth: the true dimension at the points, a number or shape (P,); shares are counted against it.
+        truth: the true dimension at the points, a number or shape (P,); shares are counted against it. None where
+            nobody knows it; k, visible and the shares are then None, too.
         visible: a function of σ that gives the number of directions longer than σ at the points, shape (P,).
         common: the other columns, the same for every rule; those that COLUMNS does not know come last.
     """
     estimates = {rule: curve.estimate(rule) for rule in CENTRED_RULES}
     answers = {rule: (estimate.sigma, estimate.dimension) for rule, estimate in estimates.items()}
     answers["published"] = published.sigma, published.dimension("gap")
-    truth = np.asarray(truth)
+
+    def compare(sigma, answer):
+        if truth is None:
+            return dict.fromkeys(("k", "visible", "share_exact", "share_within_1"))
+        off = abs(answer - np.asarray(truth))
+        return {"k": float(np.mean(truth)), "visible": float(visible(sigma).double().mean()),
+                "share_exact": float((off == 0).mean()), "share_within_1": float((off <= 1).mean())}
+
     measured = [{
-        "k": float(truth.mean()), "visible": float(visible(sigma).double().mean()), "rule": rule, "sigma": sigma,
-        "points": len(answer), "mean": float(answer.mean()), "median": float(np.median(answer)),
-        "share_exact": float((answer == truth).mean()), "share_within_1": float((abs(answer - truth) <= 1).mean()),
-        "n_scores": published.n_scores, "commit": commit(), **common} for rule, (sigma, answer) in answers.items()]
+        "rule": rule, "sigma": sigma, "points": len(answer), "mean": float(answer.mean()),
+        "median": float(np.median(answer)), "n_scores": published.n_scores, "commit": commit(),
+        **compare(sigma, answer), **common} for rule, (sigma, answer) in answers.items()]
     return [{column: row[column] for column in dict.fromkeys([*COLUMNS, *common])} for row in measured]
 
 

@@ -64,6 +64,13 @@ def test_shares_may_be_counted_against_a_truth_at_each_point():
     assert row["share_exact"] == 1 and row["k"] == 5.25
 
 
+def test_where_nobody_knows_the_truth_nothing_is_counted_against_it():
+    curve = DimensionCurve((spectrum([4, 4, 5, 8], 0.01),))
+    for row in rows(curve, spectrum([4] * 4, 0.03, center=False), None, None, **COMMON):
+        assert tuple(row) == COLUMNS and row["mean"] > 0
+        assert [row[name] for name in ("k", "visible", "share_exact", "share_within_1")] == [None] * 4
+
+
 def test_rows_are_plain_json():
     assert json.loads(json.dumps(list(make().values())))[0]["data"] == "sphere"
 
