@@ -174,10 +174,10 @@ def test_no_samples_are_refused():
         sample(PLANE, "heun", n=0)
 
 
-def test_rows_per_batch_fills_a_gigabyte_and_is_at_least_one():
+def test_rows_per_batch_fills_a_tenth_of_a_gigabyte_and_is_at_least_one():
     cpu = torch.device("cpu")
-    assert rows_per_batch(None, 100, cpu) == 12_500                              # × 100 × 200 × 4 bytes = 1 GB
-    assert rows_per_batch(None, 200, cpu) == 6_250
+    assert rows_per_batch(None, 100, cpu) == 1250                                # × 100 × 200 × 4 bytes = 100 MB
+    assert rows_per_batch(None, 200, cpu) == 625
     assert rows_per_batch(None, 10**9, cpu) == 1
     assert rows_per_batch(7, 100, cpu) == 7
 
