@@ -74,6 +74,23 @@ class ImageFamily(ABC):
         """
         return (torch.linalg.svdvals(self._jacobian(self._checked(u)) * self.spread) > sigma).sum(-1)
 
+    def project(self, x: Tensor, u: Tensor, steps: int = 10) -> Tensor:
+        """The images nearest to x (n, 1, size, size), float64: argmin_v ‖x − g(v)‖ by Gauss–Newton from v = u (n, k).
+
+        A perfect denoiser for σ far below the radii of curvature, started from the coordinates of the clean images.
+        A step that would go further away is halved until it does not.
+        """
+        v, target = self._checked(u).clone(), x.double().cpu().flatten(1)
+        for _ in range(steps):
+            off = target - self._render(v).flatten(1)                      # (n, d)
+            step = torch.linalg.lstsq(self._jacobian(v), off[..., None]).solution[..., 0]
+            for _ in range(10):
+                worse = (target - self._render(v + step).flatten(1)).norm(dim=1) > off.norm(dim=1)
+                step[worse] /= 2
+            step[worse] = 0
+            v = v + step
+        return self.render(v)
+
     def _jacobian(self, u: Tensor) -> Tensor:
         return vmap(jacfwd(lambda v: self._render(v[None]).flatten()), chunk_size=50)(u)  # (n, size², k)
 

@@ -184,7 +184,9 @@ def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):
     """Gram matrix of the noise predictions (P, d, d) over K and denoising loss (P,) of a few points, float64."""
     exact = torch.device("cpu") if points.device.type == "mps" else points.device   # where float64 exists
     generator = stream(seed, "spectrum", points.device)
-    gram, total, loss = 0.0, 0.0, 0.0
+    d = points[0].numel()
+    gram = torch.zeros(len(points), d, d, dtype=torch.float64, device=exact)
+    total, loss = 0.0, 0.0
     for start in range(0, n_scores, NOISE_ROWS):
         copies, noise = noisy_copies(points.flatten(1), sigma, NOISE_ROWS, generator)
         copies, noise = copies[:, : n_scores - start], noise[: n_scores - start]            # (P, rows, d), (rows, d)
@@ -192,7 +194,7 @@ def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):
         predicted = torch.cat([noise_prediction(_checked(denoiser), batch, sigma) for batch in batches]).view_as(copies)
         loss = loss + (predicted - noise).to(exact, torch.float64).square().flatten(1).sum(1)
         rows = predicted.to(exact, torch.float64)                          # (P, rows, d)
-        gram = gram + rows.mT @ rows
+        gram.baddbmm_(rows.mT, rows)                                       # in place: a sum of d × d copies costs more
         total = total + rows.sum(1, keepdim=True)
     if center:
         gram = gram - total.mT @ total / n_scores

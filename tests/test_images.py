@@ -47,6 +47,20 @@ def test_coordinates_have_the_promised_spread(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_projection_is_the_nearest_image(family):
+    """From noise it comes nearer than the clean image, and what is left is normal there; images stay where they are."""
+    u = family.sample_coordinates(5, seed=1)
+    clean = family.render(u)
+    noisy = clean + 0.02 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    nearest = family.project(noisy, u)
+    assert nearest.shape == clean.shape and nearest.dtype == torch.float64
+    assert ((noisy - nearest).flatten(1).norm(dim=1) < (noisy - clean).flatten(1).norm(dim=1)).all()
+    normals = (noisy - nearest).flatten(1)[:, :, None]
+    assert ((family.tangent_basis(u).mT @ normals).norm(dim=(1, 2)) < 0.05 * normals.norm(dim=(1, 2))).all()
+    assert torch.allclose(family.project(clean, u + 0.01), clean, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_tangent_space_and_visible_dimension_are_those_of_finite_differences(family):
     u, step = family.sample_coordinates(4, seed=1), 1e-5
     columns = [(family.render(u + step * e) - family.render(u - step * e)).flatten(1) / (2 * step)
