@@ -67,12 +67,16 @@ class ImageFamily(ABC):
         """Orthonormal basis of the tangent space at g(u) for u (n, k): shape (n, size², dim), float64, row by row."""
         return torch.linalg.svd(self._jacobian(self._checked(u)), full_matrices=False).U[..., : self.dim]
 
-    def visible_dimension(self, u: Tensor, sigma: float) -> Tensor:
-        """Number of tangent directions longer than sigma at g(u) for each row of u (n, k): shape (n,), int64.
+    def tangent_lengths(self, u: Tensor) -> Tensor:
+        """Lengths of the tangent directions at g(u) for u (n, k), descending, in grey values: shape (n, k), float64.
 
-        Lengths are the singular values of the Jacobian of g, its columns scaled by ``spread``, as for a `Manifold`.
+        They are the singular values of the Jacobian of g, its columns scaled by ``spread``, as for a `Manifold`.
         """
-        return (torch.linalg.svdvals(self._jacobian(self._checked(u)) * self.spread) > sigma).sum(-1)
+        return torch.linalg.svdvals(self._jacobian(self._checked(u)) * self.spread)
+
+    def visible_dimension(self, u: Tensor, sigma: float) -> Tensor:
+        """Number of `tangent_lengths` above sigma at g(u) for each row of u (n, k): shape (n,), int64."""
+        return (self.tangent_lengths(u) > sigma).sum(-1)
 
     def project(self, x: Tensor, u: Tensor, steps: int = 10) -> Tensor:
         """The images nearest to x (n, 1, size, size), float64: argmin_v ‖x − g(v)‖ by Gauss–Newton from v = u (n, k).

@@ -141,9 +141,10 @@ def _check(model, x, steps, batch_size):
 
 def _optimizers(student):
     """Muon where a step should turn all directions alike, with the step size of Adam; Adam everywhere else."""
-    inner = {name for name, p in student.named_parameters() if p.ndim == 2 and not name.startswith(OUTER)}
-    muon, adam = ([p for name, p in student.named_parameters() if (name in inner) == yes] for yes in (True, False))
-    return [*([Muon(muon, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if muon else []), Adam(adam)]
+    inner, outer = [], []
+    for name, p in student.named_parameters():
+        (inner if p.ndim == 2 and not name.startswith(OUTER) else outer).append(p)
+    return [*([Muon(inner, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if inner else []), Adam(outer)]
 
 
 def _schedule(step, steps):

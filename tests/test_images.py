@@ -47,6 +47,14 @@ def test_coordinates_have_the_promised_spread(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_tangent_lengths_are_those_of_finite_differences(family):
+    u, step = family.sample_coordinates(4, seed=1), 1e-5
+    columns = [std * (family.render(u + step * e) - family.render(u - step * e)).flatten(1) / (2 * step)
+               for std, e in zip(family.spread, torch.eye(6, dtype=torch.float64), strict=True)]
+    assert torch.allclose(family.tangent_lengths(u), torch.linalg.svdvals(torch.stack(columns, dim=2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_projection_is_the_nearest_image(family):
     """From noise it comes nearer than the clean image, and what is left is normal there; images stay where they are."""
     u = family.sample_coordinates(5, seed=1)

@@ -93,7 +93,7 @@ def test_nothing_is_loaded_from_another_host(page):
 def opened(request, tmp_path_factory):
     """A page after its scripts ran in a browser without a network, and the browser's complaints."""
     if BROWSER is None:
-        pytest.skip("no Chromium on this machine")
+        pytest.skip("this machine has no Chromium to open the pages in; Debian: apt-get install chromium")
     command = [
         BROWSER,
         "--headless",
