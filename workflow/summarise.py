@@ -6,8 +6,9 @@ import pandas as pd
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Medians over the points, means over the seeds, of the data sets for which the paper has a number, at K = 4 d."""
-    table = table[table.paper.notna() & (table.n_scores == table.groupby("data").n_scores.transform("min"))]
+    """Medians over the points, means over the seeds, at K = 4 d, where the truth and the paper's number are known."""
+    table = table.dropna(subset=["k", "paper"])
+    table = table[table.n_scores == table.groupby("data").n_scores.transform("min")]
     ours, published = (table[table.rule == rule].groupby(["data", "k"], sort=False)
                        for rule in ("recommended", "published"))
     columns = {
