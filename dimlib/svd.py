@@ -155,7 +155,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
     Raises:
         ValueError: bad points, σ or K, or a denoiser that returns another shape, NaN or infinity.
     """
-    _check_points(x)
+    check_points(x)
     d = x[0].numel()
     if d < 2:
         raise ValueError("the points have one entry each: there is nothing to count in one dimension")
@@ -191,7 +191,7 @@ def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):
         copies, noise = noisy_copies(points.flatten(1), sigma, NOISE_ROWS, generator)
         copies, noise = copies[:, : n_scores - start], noise[: n_scores - start]            # (P, rows, d), (rows, d)
         batches = copies.reshape(-1, *points.shape[1:]).split(batch_size)
-        predicted = torch.cat([noise_prediction(_checked(denoiser), batch, sigma) for batch in batches]).view_as(copies)
+        predicted = torch.cat([noise_prediction(checked(denoiser), batch, sigma) for batch in batches]).view_as(copies)
         loss = loss + (predicted - noise).to(exact, torch.float64).square().flatten(1).sum(1)
         rows = predicted.to(exact, torch.float64)                          # (P, rows, d)
         gram.baddbmm_(rows.mT, rows)                                       # in place: a sum of d × d copies costs more
@@ -201,7 +201,7 @@ def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):
     return gram / n_scores, loss / n_scores
 
 
-def _check_points(x):
+def check_points(x):
     if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0:
         raise ValueError("x must be a tensor of points, shape (P, *shape), got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}; for one point use x[None]")
@@ -211,7 +211,7 @@ def _check_points(x):
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
 
 
-def _checked(denoiser):
+def checked(denoiser):
     """The denoiser, with an error where its answer breaks the contract."""
     def call(x, sigma):
         answer = denoiser(x, sigma)

@@ -1,0 +1,66 @@
+"""The rivals, on data whose dimension they are known to find, and where they fail."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from dimlib.baselines import METHODS, estimate
+from dimlib.manifolds import Plane, Sphere
+
+
+def test_rivals_find_a_plane():
+    x = Plane(5, 20, seed=1, offset=3.0).sample(1000).numpy()
+    found = {b.method: b for b in estimate(x, ["MLE (m=20)", "PCA", "probabilistic PCA", "TwoNN", "local PCA"])}
+    assert found["PCA"].dimension == found["probabilistic PCA"].dimension == 5
+    assert found["local PCA"].dimension == pytest.approx(5, abs=0.2)
+    assert found["MLE (m=20)"].dimension == pytest.approx(5, abs=0.5)
+    assert found["TwoNN"].dimension == pytest.approx(5, abs=0.7)
+    assert all(0 < b.seconds < 60 for b in found.values())
+
+
+def test_a_global_pca_counts_the_hull_of_a_sphere_and_maximum_likelihood_depends_on_m():
+    x = Sphere(3, 10, seed=1, offset=3.0).sample(1000).numpy()
+    few, many, pca = (b.dimension for b in estimate(x, ["MLE (m=5)", "MLE (m=20)", "PCA"]))
+    assert pca == 4 and few != many and abs(few - 3) < 0.4 and abs(many - 3) < 0.4
+
+
+def test_a_rival_that_takes_too_long_gives_nan_and_a_warning_and_the_table_goes_on():
+    x = Sphere(3, 10).sample(2000).numpy()
+    with pytest.warns(RuntimeWarning, match="PH gave no dimension: it took more than 0.05 s"):
+        slow, quick = estimate(x, ["PH", "PCA"], time_limit=0.05)
+    assert np.isnan(slow.dimension) and slow.seconds < 5 and quick.dimension == 4
+
+
+def test_a_rival_that_fails_gives_nan_and_a_warning_that_says_why():
+    with pytest.warns(RuntimeWarning, match=r"MLE \(m=20\) gave no dimension: .+"):
+        (failed,) = estimate(np.zeros((5, 3)), ["MLE (m=20)"])
+    assert np.isnan(failed.dimension)
+
+
+def test_images_are_flattened():
+    x = np.random.default_rng(0).normal(size=(200, 1, 2, 3))
+    assert estimate(x, ["PCA"])[0].dimension == 6
+
+
+@pytest.mark.parametrize(("x", "methods", "message"), [
+    (np.full((5, 2), np.nan), None, "NaN"), (np.zeros(5), None, "one row for each point"),
+    (np.zeros((5, 2)), ["PCA", "magic"], r"unknown methods \['magic'\]: choose from MLE"),
+])
+def test_bad_input_is_refused(x, methods, message):
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
+        estimate(x, methods)
+
+
+def test_the_papers_rivals_and_those_of_scikit_dimension_are_there():
+    assert {"MLE (m=5)", "MLE (m=20)", "PCA", "local PCA", "probabilistic PCA", "TwoNN", "DANCo", "ESS", "FisherS",
+            "CorrInt", "GRIDE"} <= set(METHODS)
+
+
+def test_without_scikit_dimension_the_error_names_the_extra():
+    code = ("import importlib.util, dimlib.baselines; importlib.util.find_spec = lambda name: None; "
+            "dimlib.baselines.estimate([[0.0]])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'dimlib[baselines]'" in done.stderr

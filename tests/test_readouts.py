@@ -1,0 +1,164 @@
+"""The relatives of the SVD estimator, against formulas and exact denoisers."""
+
+import numpy as np
+import pytest
+import torch
+
+from dimlib import exact
+from dimlib.manifolds import Plane, Sphere
+from dimlib.readouts import denoising_loss, flipd, jacobian_spectrum, lidl, tangent_sketch
+
+SIGMA = 0.01
+MANIFOLDS = [Plane(5, 20, seed=1, offset=3.0), Sphere(1, 30, seed=2, offset=3.0),
+             Sphere(10, 40, seed=3, offset=3.0), Sphere(3, 4)]
+
+
+@pytest.fixture(params=MANIFOLDS, ids=repr)
+def case(request):
+    manifold = request.param
+    return exact.denoiser(manifold), manifold.sample(3, seed=1).double(), manifold
+
+
+def as_images(denoiser, shape):
+    """The same denoiser for points of another shape."""
+    return lambda x, sigma: denoiser(x.flatten(1), sigma).view(-1, *shape)
+
+
+def variance_preserving(denoiser, alpha):
+    """A VP model's prediction of the noise from x_t = α x_0 + β ε, and the denoiser that is made of it."""
+    beta = (1 - alpha**2) ** 0.5
+
+    def predict(x_t):
+        return (x_t - alpha * denoiser(x_t / alpha, beta / alpha)) / beta
+
+    return lambda x, sigma: (alpha * x - beta * predict(alpha * x)) / alpha, beta / alpha
+
+
+@pytest.mark.parametrize("readout", [flipd, jacobian_spectrum, tangent_sketch])
+def test_exact_denoisers_give_the_dimension(case, readout):
+    denoiser, x, manifold = case
+    found = readout(denoiser, x, SIGMA)
+    answer = found.dimension() if callable(found.dimension) else found.dimension
+    assert np.allclose(answer, manifold.dim, atol=0.05)
+
+
+def test_the_denoising_loss_of_an_exact_denoiser_is_the_dimension(case):
+    denoiser, x, manifold = case
+    n = 4000
+    found = denoising_loss(denoiser, x, SIGMA, n_scores=n)
+    assert np.abs(found.dimension - manifold.dim).max() < 5 * (2 * manifold.dim / n) ** 0.5 + 0.02
+    assert found.n_evaluations == n
+
+
+def test_lidl_with_an_exact_density_is_the_dimension(case):
+    denoiser, x, manifold = case
+    assert np.allclose(lidl(denoiser.log_density, x, [SIGMA, 2 * SIGMA]).dimension, manifold.dim, atol=0.05)
+
+
+def test_flipd_is_the_laplacian_of_the_log_density():
+    """d + σ² (Δ log p + ‖∇ log p‖²), both by automatic differentiation, away from the manifold."""
+    denoiser, sigma = exact.denoiser(Sphere(3, 6)), 0.3
+    x = (Sphere(3, 6).sample(1, seed=2) + 0.1).double()
+    def log_density(y):
+        return denoiser.log_density(y[None], sigma)[0]
+    gradient = torch.func.grad(log_density)(x[0])
+    laplacian = torch.func.hessian(log_density)(x[0]).trace()
+    expected = 6 + sigma**2 * (laplacian + gradient.square().sum())
+    assert flipd(denoiser, x, sigma).dimension[0] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_random_probes_estimate_the_trace():
+    plane = Plane(5, 20)
+    denoiser, x = exact.denoiser(plane), plane.sample(2, seed=1).double()
+    many = [flipd(denoiser, x, SIGMA, n_probes=50, seed=seed).dimension for seed in range(40)]
+    assert np.allclose(np.mean(many, axis=0), 5, atol=0.25) and 0.05 < np.std(many, axis=0).max() < 1
+    assert flipd(denoiser, x, SIGMA, n_probes=50).n_evaluations == 51
+
+
+def test_the_loss_of_a_plane_by_its_formula():
+    """At x_0 = b + Q c a gain g = s²/(s² + σ²) loses Σ (1 − g)² c²/σ² + g²."""
+    plane, sigma = Plane(3, 8, std=torch.tensor([2.0, 1.0, 0.1])), 0.1
+    x = plane.sample(2, seed=3).double()
+    c = (x - plane.center) @ plane.frame.double()
+    g = plane.std.double() ** 2 / (plane.std.double() ** 2 + sigma**2)
+    expected = ((1 - g) ** 2 * c**2 / sigma**2 + g**2).sum(1)
+    found = denoising_loss(exact.denoiser(plane), x, sigma, n_scores=20_000)
+    assert np.allclose(found.dimension, expected, atol=0.1)
+
+
+def test_the_jacobian_spectrum_of_a_plane_by_its_formula():
+    plane, sigma = Plane(3, 8, std=torch.tensor([2.0, 1.0, 0.1])), 0.1
+    found = jacobian_spectrum(exact.denoiser(plane), plane.sample(1).double(), sigma)
+    tangent = sigma**2 / (plane.std.double() ** 2 + sigma**2)
+    assert np.allclose(found.values[0], [1] * 5 + sorted(tangent.tolist(), reverse=True))
+
+
+def test_the_sketch_finds_the_tangent_space_with_few_evaluations(case):
+    denoiser, x, manifold = case
+    found = tangent_sketch(denoiser, x, SIGMA)
+    for mine, true in zip(found.tangent, manifold.tangent_basis(x).double(), strict=True):
+        angles = torch.linalg.svdvals(torch.from_numpy(mine) @ true)
+        assert angles.min() > 0.999
+    assert found.n_evaluations == 4 * min(16, x.shape[1])
+
+
+def test_the_sketch_goes_on_until_it_has_seen_enough():
+    sphere = Sphere(40, 60)
+    found = tangent_sketch(exact.denoiser(sphere), sphere.sample(2, seed=1).double(), SIGMA)
+    assert found.dimension.tolist() == [40, 40] and found.n_evaluations == 4 * 48
+
+
+@pytest.mark.parametrize(("gain", "dim"), [(1.0, 20), (0.0, 0)])
+def test_the_sketch_can_answer_everything_and_nothing(gain, dim):
+    assert tangent_sketch(lambda x, sigma: gain * x, torch.randn(2, 20), 0.1).dimension.tolist() == [dim, dim]
+
+
+@pytest.mark.parametrize("readout", [flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+def test_a_point_is_answered_whatever_is_beside_it_and_whatever_its_shape(readout):
+    sphere = Sphere(3, 12)
+    denoiser, x = exact.denoiser(sphere), sphere.sample(4, seed=1).double()
+
+    def ask(denoiser, x, **options):
+        found = readout(denoiser, x, 0.05, **options)
+        return found.values if readout is jacobian_spectrum else found.dimension
+
+    together = ask(denoiser, x)
+    assert np.allclose(ask(denoiser, x[2:3])[0], together[2])
+    assert np.allclose(ask(denoiser, x, batch_size=5), together)
+    assert np.allclose(ask(as_images(denoiser, (1, 3, 4)), x.view(-1, 1, 3, 4)), together)
+
+
+@pytest.mark.parametrize("readout", [flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+def test_a_vp_model_gives_the_same_answers(readout):
+    sphere = Sphere(4, 15)
+    denoiser, x = exact.denoiser(sphere), sphere.sample(2, seed=1).double()
+    vp, sigma = variance_preserving(denoiser, alpha=0.9999)
+    found, expected = readout(vp, x, sigma), readout(denoiser, x, sigma)
+    key = "values" if readout is jacobian_spectrum else "dimension"
+    assert np.allclose(getattr(found, key), getattr(expected, key), atol=1e-6)
+
+
+@pytest.mark.parametrize("readout", [flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize(("x", "message"), [
+    (torch.zeros(3), "points"), (torch.full((2, 3), torch.nan), "NaN"),
+    (torch.zeros(2, 3, dtype=torch.int64), "dtype")])
+def test_bad_points_are_refused(readout, x, message):
+    with pytest.raises(ValueError, match=message):
+        readout(lambda x, sigma: x, x, 0.1)
+
+
+def test_bad_arguments_are_refused():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="n_probes=0"):
+        flipd(lambda x, sigma: x, x, 0.1, n_probes=0)
+    with pytest.raises(ValueError, match="n_scores=0"):
+        denoising_loss(lambda x, sigma: x, x, 0.1, n_scores=0)
+    with pytest.raises(ValueError, match="two noise levels"):
+        lidl(lambda x, sigma: x[:, 0], x, [0.1])
+    with pytest.raises(ValueError, match="shape"):
+        tangent_sketch(lambda x, sigma: x[:, :2], x, 0.1)
+
+
+def test_a_readout_says_what_it_found():
+    found = denoising_loss(lambda x, sigma: x, torch.zeros(2, 3), 0.1)
+    assert repr(found).startswith("Readout of 2 points, σ = 0.1: median dimension ")
