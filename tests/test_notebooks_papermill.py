@@ -34,6 +34,7 @@ OTHER = {
                  "levels=[0.05, 0.1]"],
     "17_digits": ["steps=60", "n_points=3", "seed=1", "network=MLP"],
     "18_the_autoencoder_check": ["n_data=500", "n_points=100", "steps=20", "seed=1"],
+    "19_relatives": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
 }
 
 
