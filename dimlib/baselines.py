@@ -85,7 +85,7 @@ def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: flo
     """Dimensions of data by the rivals of this method, each with its defaults.
 
     Args:
-        x: data, shape (N, d), or (N, *shape), then flattened.
+        x: data, shape (N, d), or ``(N, *shape)``, then flattened.
         methods: names in METHODS; all where not given.
         time_limit: seconds for each method. One that exceeds it, or fails, gives nan and a warning that says why.
 
