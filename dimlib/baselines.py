@@ -1,15 +1,20 @@
 """The rivals: estimators of scikit-dimension and scikit-learn, in one table.
 
-Each method runs in a process of its own, so that one that hangs, crashes or takes all memory costs no more than its
-time: it gives nan and a warning, and the table goes on.
+Each method runs in a process of its own, so that one that hangs, crashes or is killed for its memory costs no more than
+its time: it gives nan and a warning, and the table goes on.
+
+    python -m dimlib.baselines METHOD DATA.npy    what that process does: print the dimension and the seconds
 """
 
 import importlib.util
-import multiprocessing
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,7 +79,7 @@ METHODS: dict[str, Callable[[NDArray], float]] = {
 
 @dataclass(frozen=True)
 class Baseline:
-    """What one method says of the data: a dimension, nan where it failed, and the seconds that it took."""
+    """What one method says of the data: a dimension and the seconds that it took, both nan where it failed."""
 
     method: str
     dimension: float
@@ -87,7 +92,8 @@ def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: flo
     Args:
         x: data, shape (N, d), or ``(N, *shape)``, then flattened.
         methods: names in METHODS; all where not given.
-        time_limit: seconds for each method. One that exceeds it, or fails, gives nan and a warning that says why.
+        time_limit: seconds for each method and the start of its process. One that exceeds it, or fails, gives nan and
+            a warning that says why.
 
     Raises:
         ValueError: an unknown method, or data with NaN or infinite values.
@@ -102,42 +108,37 @@ def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: flo
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise ValueError(f"unknown methods {unknown}: choose from {', '.join(METHODS)}")
-    return [_limited(method, x.reshape(len(x), -1), time_limit) for method in methods]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npy"
+        np.save(path, x.reshape(len(x), -1))
+        return [_limited(method, path, time_limit) for method in methods]
 
 
-def _limited(method: str, x: NDArray, time_limit: float) -> Baseline:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(method, x, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    answer, started = "it ended without an answer", time.perf_counter()
+def _limited(method: str, path: Path, time_limit: float) -> Baseline:
+    command = [sys.executable, "-m", "dimlib.baselines", method, str(path)]
     try:
-        if ours.recv() == "ready":                                         # imports do not count
-            started = time.perf_counter()
-            answer = ours.recv() if ours.poll(time_limit) else f"it took more than {time_limit:g} s"
-    except EOFError:
-        pass
+        done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit, check=True)
+        return Baseline(method, *map(float, done.stdout.split()[-2:]))
+    except subprocess.TimeoutExpired:
+        reason = f"it took more than {time_limit:g} s"
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().rpartition("\n")[2] or str(error)
+    warnings.warn(f"{method} gave no dimension: {reason}", RuntimeWarning, stacklevel=3)
+    return Baseline(method, float("nan"), float("nan"))
+
+
+def main(method: str, path: str) -> None:
+    import skdim  # noqa: F401 (its import is not the method's time)
+
+    x = np.load(path)
+    np.random.seed(0)
+    started = time.perf_counter()
+    dimension = float(METHODS[method](x))
     seconds = time.perf_counter() - started
-    process.kill()
-    process.join()
-    if isinstance(answer, str):
-        warnings.warn(f"{method} gave no dimension: {answer}", RuntimeWarning, stacklevel=3)
-        answer = float("nan")
-    return Baseline(method, answer, seconds)
+    if not np.isfinite(dimension):
+        raise ValueError(f"it answered {dimension}")
+    print(dimension, seconds)
 
 
-def _run(method, x, pipe):
-    """In the other process: send "ready", then a dimension, or in words what went wrong."""
-    try:
-        import skdim  # noqa: F401
-        import sklearn.decomposition  # noqa: F401
-
-        np.random.seed(0)
-        pipe.send("ready")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            answer = float(METHODS[method](x))
-        pipe.send(answer if np.isfinite(answer) else f"it answered {answer}")
-    except Exception as error:  # whatever a rival raises must not stop the table
-        pipe.send(f"{type(error).__name__}: {error}")
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -102,7 +102,7 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
     with torch.no_grad():
         denoised = torch.cat([checked(denoiser)(batch, sigma) for batch in batches]).view_as(copies)
     loss = (denoised - x[:, None]).flatten(2).square().sum(2).mean(1) / sigma**2
-    return Readout(loss.double().cpu().numpy(), float(sigma), n_scores)
+    return Readout(loss.cpu().double().numpy(), float(sigma), n_scores)
 
 
 def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]) -> Readout:
@@ -118,7 +118,7 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
     if len(levels) < 2 or levels[0] <= 0:
         raise ValueError(f"a slope needs at least two noise levels, all positive, got {levels}")
     with torch.no_grad():
-        logs = torch.stack([log_density(x, sigma) for sigma in levels]).double().cpu().numpy()
+        logs = torch.stack([log_density(x, sigma) for sigma in levels]).cpu().double().numpy()
     slope = np.polyfit(np.log(levels), logs, 1)[0]
     return Readout(x[0].numel() + slope, float(np.exp(np.log(levels).mean())), len(levels))
 
@@ -131,10 +131,11 @@ def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: i
     unit = torch.eye(d, dtype=x.dtype, device=x.device)
     values, losses = [], []
     for point in x:
-        jacobian = torch.cat([rows for _, rows in _jacobian_rows(denoiser, point, unit, sigma, batch_size)]).double()
-        values.append(torch.linalg.svdvals(torch.eye(d, dtype=torch.float64, device=x.device) - jacobian))
+        rows = [rows for _, rows in _jacobian_rows(denoiser, point, unit, sigma, batch_size)]
+        jacobian = torch.cat(rows).cpu().double()
+        values.append(torch.linalg.svdvals(torch.eye(d, dtype=torch.float64) - jacobian))
         losses.append(jacobian.square().sum())
-    values, losses = (torch.stack(parts).cpu().numpy() for parts in (values, losses))
+    values, losses = (torch.stack(parts).numpy() for parts in (values, losses))
     return Spectrum(values, losses, float(sigma), np.inf, True)
 
 
@@ -173,12 +174,12 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
             fresh = torch.linalg.qr(fresh.T).Q.T
             basis = torch.cat([basis, fresh])
             image = torch.cat([image, products(point, flat + sigma * noise, fresh)])
-            _, values, directions = torch.linalg.svd(image.double(), full_matrices=False)
+            _, values, directions = torch.linalg.svd(image.cpu().double(), full_matrices=False)
             steps = torch.cat([values.new_ones(1), values.clamp(max=1), values.new_zeros(1)])
             k = int((steps[:-1] - steps[1:]).argmax())
             if k <= len(basis) - RESERVE:
                 break
-        found.append((k, values.cpu().numpy(), directions[:k].cpu().numpy(), 4 * len(basis)))
+        found.append((k, values.numpy(), directions[:k].numpy(), 4 * len(basis)))
     dimensions, values, tangent, evaluations = zip(*found, strict=True)
     return TangentSketch(np.array(dimensions), float(sigma), float(np.mean(evaluations)), tangent, values)
 
