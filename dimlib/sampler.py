@@ -4,6 +4,8 @@ Everything stays on the device of the points or of the model; large batches go t
 """
 
 import contextlib
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -27,8 +29,18 @@ def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1, or None to choose it from the memory")
         return batch_size
-    free = torch.cuda.mem_get_info(device)[0] / 4 if device.type == "cuda" else 1e8
-    return max(1, int(free / (4 * ACTIVATIONS_PER_ENTRY * entries)))
+    share = memory(device) / 4 if device.type == "cuda" else 1e8
+    return max(1, int(share / (4 * ACTIVATIONS_PER_ENTRY * entries)))
+
+
+def memory(device: torch.device) -> float:
+    """Bytes that are free on a GPU, or that the machine has; infinite where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

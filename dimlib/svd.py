@@ -5,10 +5,12 @@ Around a point x_0 of M, draw K noisy copies x_i = x_0 + σ ε_i and look at the
 covariance has about d − k eigenvalues near 1 and k near 0. The roots of these eigenvalues are the singular
 values of the score matrix in **ε units**; times √K/σ they are the paper's.
 
+    cost(denoiser, x, sigma)        what the next line will cost
     spectrum(denoiser, x, sigma)    the singular values at each point: all the cost is here
     Spectrum.dimension(rule)        a rule that counts the small ones: free
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,14 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampler import noisy_copies, rows_per_batch
+from .sampler import memory, noisy_copies, rows_per_batch
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
-__all__ = ["RULES", "Spectrum", "spectrum"]
+__all__ = ["Cost", "RULES", "Spectrum", "cost", "spectrum"]
 
 RESOLUTION = 0.01  # value of a direction ten noise levels long, σ²/(σ² + (10σ)²): longer ones are all alike
 NOISE_ROWS = 64    # noise is drawn in blocks of this size, whatever the batch: the answer cannot depend on it
+TRIAL = 256        # evaluations that `cost` times
+SMALL = 1024       # order of the eigenvalue problem that `cost` times
 CONTRAST = 3.0     # (1 + √(d/K))/(1 − √(d/K)) at K = 4d: noise alone spreads one population by this factor
 
 
@@ -154,15 +158,10 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
 
     Raises:
         ValueError: bad points, σ or K, or a denoiser that returns another shape, NaN or infinity.
+        MemoryError: more entries per point than d × d matrices fit into the memory for.
     """
-    check_points(x)
+    n_scores = _checked_number(x, n_scores)
     d = x[0].numel()
-    if d < 2:
-        raise ValueError("the points have one entry each: there is nothing to count in one dimension")
-    n_scores = 4 * d if n_scores is None else n_scores
-    if n_scores <= d:
-        raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
-                         f"{d + 1}, better 4 d = {4 * d}")
     batch_size = rows_per_batch(batch_size, d, x.device)
     groups = x.split(max(1, batch_size // NOISE_ROWS))                     # points that go through together
     values, losses, vectors = [], [], []
@@ -178,6 +177,63 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
     values, losses = (torch.cat(parts).cpu().numpy() for parts in (values, losses))
     return Spectrum(values, losses, float(sigma), n_scores, center,
                     torch.cat(vectors).cpu().numpy() if directions else None)
+
+
+@dataclass(frozen=True, repr=False)
+class Cost:
+    """What a `spectrum` will take: evaluations of the denoiser, seconds on this machine, bytes of memory at most."""
+
+    evaluations: int
+    seconds: float
+    bytes: int
+
+    def __repr__(self) -> str:
+        return f"{self.evaluations:,} evaluations, about {self.seconds:,.0f} s, {self.bytes / 1e9:.2g} GB"
+
+
+@torch.no_grad()
+def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None) -> Cost:
+    """What ``spectrum(denoiser, x, sigma, n_scores)`` will take, from 512 evaluations at one point; the same errors.
+
+    Where it is too much: fewer points, a GPU, or `tangent_sketch`, with O(k) evaluations per point instead of 4 d.
+    """
+    n_scores = _checked_number(x, n_scores)
+    d, part = x[0].numel(), min(n_scores, TRIAL)
+    rows = rows_per_batch(None, d, x.device)
+    gram, gathered = _timed(_gram, denoiser, x[:1], sigma, part, False, 0, rows)
+    small = gram[0][0, :SMALL, :SMALL]
+    solved = _timed(torch.linalg.eigvalsh, small)[1] * (d / len(small)) ** 3
+    together = min(len(x), max(1, rows // NOISE_ROWS))
+    return Cost(len(x) * n_scores, len(x) * (gathered * n_scores / part + solved), together * _matrices(d))
+
+
+def _timed(function, *arguments):
+    """What a function returns, and the seconds of its second call: the first one warms up."""
+    function(*arguments)
+    started = time.perf_counter()
+    return function(*arguments), time.perf_counter() - started
+
+
+def _checked_number(x, n_scores):
+    """K, after a check of the points, of K and of the memory."""
+    check_points(x)
+    d = x[0].numel()
+    if d < 2:
+        raise ValueError("the points have one entry each: there is nothing to count in one dimension")
+    n_scores = 4 * d if n_scores is None else n_scores
+    if n_scores <= d:
+        raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
+                         f"{d + 1}, better 4 d = {4 * d}")
+    if _matrices(d) > memory(x.device):
+        raise MemoryError(f"the spectrum of a point with d={d} entries needs {_matrices(d) / 1e9:.3g} GB, and "
+                          f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
+                          "d × d matrix, or smaller images")
+    return n_scores
+
+
+def _matrices(d):
+    """Bytes of the d × d matrices of one point: the Gram matrix, the part of the mean, and a copy for its solver."""
+    return 4 * 8 * d**2
 
 
 def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):

@@ -1,12 +1,14 @@
 """The SVD estimator on exact scores, and its rules on hand-made spectra."""
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
 from spectra_by_hand import K, hand_made, values
 
+from dimlib import svd
 from dimlib.exact import Empirical, denoiser
 from dimlib.manifolds import Plane, SpaghettiLine, Sphere, Union
 from dimlib.score import noise_prediction
@@ -383,3 +385,22 @@ def test_some_of_the_points_keep_their_directions():
     plane = Plane(2, 6, seed=0)
     answer = spectrum(denoiser(plane), plane.sample(3, seed=1), 0.05, directions=True)
     assert np.array_equal(answer.at([2]).directions, answer.directions[[2]])
+
+
+def test_the_cost_is_said_before():
+    sphere = Sphere(3, 200)
+    x = sphere.sample(20)
+    said = svd.cost(denoiser(sphere), x, 0.02)
+    started = time.perf_counter()
+    spectrum(denoiser(sphere), x, 0.02)
+    spent = time.perf_counter() - started
+    assert said.evaluations == 20 * 800 and "16,000 evaluations" in repr(said)
+    assert spent / 20 < said.seconds < 20 * spent  # another process may have the core in between
+    assert said.bytes >= 2 * 200**2 * 8
+
+
+def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
+    monkeypatch.setattr(svd, "memory", lambda device: 1e6)
+    for ask in (svd.cost, spectrum):
+        with pytest.raises(MemoryError, match=r"d=200 entries needs 0.00128 GB, and 0.001 GB .* use tangent_sketch"):
+            ask(lambda x, sigma: x, torch.zeros(1, 200), 0.1)

@@ -1,0 +1,222 @@
+"""Models trained elsewhere: a denoiser from a network of diffusers, or from any noise prediction.
+
+Others feed their network x_t = α x_0 + β ε. Divided by α that is x = x_0 + σ ε with σ = β/α, and whatever the
+network F predicts is x_0 in other words, so that its denoiser is
+
+    D(x, σ) = skip · x + out · F(α x, t).
+
+The noise level fixes the rest: α by how the model was scaled, skip and out by what it predicts, t by its schedule.
+Times between two of the schedule are interpolated in log σ, so that any σ in the range can be asked for.
+
+Units are the model's own: images are mostly scaled to [−1, 1] there, and σ is twice what it is in units of the range
+from black to white. A latent model knows the dimension of its latents.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .sampler import rows_per_batch
+
+__all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
+
+Pair = tuple[Tensor, Tensor]
+
+# What F predicts: (skip, out) from α and β.
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor], Pair]] = {
+    "epsilon": lambda a, b: (torch.ones_like(a), -b / a),                            # ε
+    "sample": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),                # x_0
+    "v_prediction": lambda a, b: (a**2 / (a**2 + b**2), -b / (a**2 + b**2)),         # α ε − β x_0
+    "flow_prediction": lambda a, b: (a / (a + b), -b / (a + b)),                     # ε − x_0
+    "score": lambda a, b: (torch.ones_like(a), b**2 / a),                            # −ε/β
+}
+
+
+@dataclass(frozen=True, repr=False)
+class PretrainedDenoiser:
+    """A denoiser D(x, sigma) made by `from_diffusers` or `from_noise_prediction`, differentiable in x.
+
+    ``ValueError`` for a sigma more than 1 % outside of the range, and for a network that answers with another shape.
+
+    Attributes:
+        network: F(x_t, t), with x_t of shape ``(B, *shape)`` and t of shape (B,), not always whole.
+        scaling: σ ↦ (α, t). prediction: (α, β) ↦ (skip, out). All have the shape (B,), in float64.
+        sigma_min, sigma_max: range of noise levels, in the units of x.
+        batch_size: rows per call of the network; None to choose it from the memory.
+    """
+
+    network: Callable[[Tensor, Tensor], Tensor]
+    scaling: Callable[[Tensor], Pair]
+    prediction: Callable[[Tensor, Tensor], Pair]
+    sigma_min: float
+    sigma_max: float
+    batch_size: int | None = None
+
+    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").expand(len(x))
+        outside = ~((0.99 * self.sigma_min <= sigma) & (sigma <= 1.01 * self.sigma_max))
+        if outside.any():
+            raise ValueError(f"sigma={sigma[outside][0]:g} is outside this model's range, {self.sigma_min:.4g} to "
+                             f"{self.sigma_max:.4g}: it was trained for no other noise")
+        alpha, t = self.scaling(sigma)
+        factors = alpha, *self.prediction(alpha, sigma * alpha)
+        alpha, skip, out = (factor.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1)) for factor in factors)
+        t = t.to(x.device, torch.promote_types(x.dtype, torch.float32))    # half precision cannot hold it
+        rows = rows_per_batch(self.batch_size, x.shape[1:].numel(), x.device)
+        answer = torch.cat([self.network(*part) for part in zip((alpha * x).split(rows), t.split(rows), strict=True)])
+        if answer.shape != x.shape:
+            raise ValueError(f"the network returned shape {tuple(answer.shape)} for x of shape {tuple(x.shape)}: it "
+                             "must predict something for every entry of x, and nothing else")
+        return skip * x + out * answer.to(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"PretrainedDenoiser, σ from {self.sigma_min:.3g} to {self.sigma_max:.3g}"
+
+
+def from_noise_prediction(function: Callable[[Tensor, Tensor], Tensor], alphas: Sequence[float] | Tensor,
+                          sigmas: Sequence[float] | Tensor, batch_size: int | None = None) -> PretrainedDenoiser:
+    """A denoiser from a function that predicts the noise: function(x_t, t) ≈ ε for x_t = α_t x_0 + σ_t ε.
+
+    The σ of the denoiser is σ_t/α_t. Between two times t is interpolated linearly in its logarithm, and so is that of
+    √(α_t² + σ_t²), from which α follows: no approximation for variance preserving models, for which it is 1.
+
+    Args:
+        function: takes x_t (B, *shape) in the dtype of x, and t (B,), floating and not always whole: round it if your
+            network looks it up in a table, and ask at the times of the schedule only.
+        alphas, sigmas: α_t and σ_t for t = 0 … T − 1. For a DDPM, with ᾱ_t the cumulative product, √ᾱ_t and √(1 − ᾱ_t).
+        batch_size: rows per call of the function; chosen from the memory where not given.
+
+    Raises:
+        ValueError: α_t and σ_t that are no such numbers, or whose ratio does not steadily rise or fall.
+    """
+    return PretrainedDenoiser(function, *_discrete(alphas, sigmas, PREDICTIONS["epsilon"]), batch_size)
+
+
+def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **conditioning) -> PretrainedDenoiser:
+    """A denoiser from a trained network and a scheduler of diffusers (the package itself is not needed here).
+
+    =================  ======================  ===============================================================
+    scheduler          α                       trained as
+    =================  ======================  ===============================================================
+    alphas_cumprod     1/√(1 + σ²)             DDPM (Ho et al. 2020): DDPM, DDIM, PNDM, DPMSolver…, Euler, …
+    EDM…               1/√(s² + σ²)            Karras et al. 2022, s = sigma_data
+    ScoreSdeVe         1                       Song et al. 2021, the network predicts the score at time t = σ
+    FlowMatch…         1/(1 + σ)               x_t = (1 − u) x_0 + u ε at time t = 1000 u
+    =================  ======================  ===============================================================
+
+    Only the noise that the model was trained with is read from the scheduler, nothing about sampling: no steps, and
+    neither clipping nor thresholding. Two schedulers of one model give one denoiser. Distilled models (LCM, Turbo) and
+    guided predictions are accepted but mean nothing here, for they are no conditional means.
+
+    Args:
+        unet: called as ``unet(x_t, t, **conditioning)``, in its own dtype and on the device of x. If it answers with
+            twice the channels, the second half is a learned variance and is left out. In half precision it sees x_t
+            rounded to 3 digits, which is noise too: use ``unet.float()`` for small σ. Wrap a network of another
+            signature, such as a transformer, in a function of x_t and t.
+        scheduler: the scheduler that the model was trained or published with.
+        batch_size: rows per call of the network; chosen from the memory where not given.
+        conditioning: further arguments of the network, as ``class_labels=torch.tensor([3])`` or
+            ``encoder_hidden_states`` (1, tokens, width): tensors of length 1, repeated for every row. Dictionaries of
+            such are fine.
+
+    Raises:
+        TypeError: an unknown scheduler. ValueError: an unknown kind of prediction, conditioning of another length, a
+            network in training mode or with a table of times, and, when called, x with other channels.
+    """
+    _check_lengths(conditioning)
+    config = getattr(unet, "config", {})
+    config = config if isinstance(config, dict) else {}                    # diffusers' are dictionaries
+    if config.get("time_embedding_type") == "learned":
+        raise ValueError("this network looks its times up in a table and knows no others: give from_noise_prediction a "
+                         "function that rounds t, and ask at the noise levels of its schedule only")
+
+    def network(x, t):
+        if getattr(unet, "training", False):
+            raise ValueError("the network is in training mode, in which dropout makes it random: call unet.eval()")
+        if config.get("in_channels", x.shape[1]) != x.shape[1]:
+            raise ValueError(f"this network is for images with {config['in_channels']} channels, (B, channels, height, "
+                             f"width), got {tuple(x.shape)}")
+        parameters = unet.parameters() if isinstance(unet, nn.Module) else ()
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+        answer = unet(x.to(dtype), t, **_repeated(conditioning, len(x), x.device, dtype))
+        answer = answer if isinstance(answer, Tensor) else answer[0]
+        return answer[:, : x.shape[1]] if answer.shape[1] == 2 * x.shape[1] else answer
+
+    return PretrainedDenoiser(network, *_schedule(scheduler), batch_size)
+
+
+def _schedule(scheduler):
+    """scaling, prediction and range of a scheduler of diffusers."""
+    config, name = getattr(scheduler, "config", {}), type(scheduler).__name__
+    low, high = config.get("sigma_min"), config.get("sigma_max")
+    flow = name.startswith("FlowMatch") or config.get("use_flow_sigmas")
+    kind = config.get("prediction_type", "flow_prediction" if flow else "epsilon")
+    if kind not in PREDICTIONS:
+        raise ValueError(f"{name} has prediction_type {kind!r}, which is none of {', '.join(PREDICTIONS)}: "
+                         "write it as a noise prediction and use from_noise_prediction")
+    prediction = PREDICTIONS[kind]
+    if hasattr(scheduler, "precondition_noise"):                           # Karras et al. 2022, Table 1
+        s, sign = config["sigma_data"], -1 if kind == "v_prediction" else 1
+        return (lambda sigma: ((s**2 + sigma**2) ** -0.5, scheduler.precondition_noise(sigma)),
+                lambda a, b: (s**2 * a**2, sign * s * b), low, high)
+    if hasattr(scheduler, "discrete_sigmas"):
+        return (lambda sigma: (torch.ones_like(sigma), sigma)), PREDICTIONS["score"], low, high
+    if flow or kind == "flow_prediction":
+        steps = config["num_train_timesteps"]
+        return (lambda sigma: (1 / (1 + sigma), steps * sigma / (1 + sigma))), prediction, 1 / (steps - 1), steps - 1.0
+    if hasattr(scheduler, "alphas_cumprod"):
+        share = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64, device="cpu")
+        scaling, _, first, last = _discrete(share.sqrt(), (1 - share).sqrt(), prediction)
+        if config.get("timestep_type") == "continuous" and kind == "v_prediction":   # only Euler's has it
+            return (lambda sigma: ((1 + sigma**2) ** -0.5, sigma.log() / 4)), prediction, low or first, high or last
+        return scaling, prediction, first, last
+    raise TypeError(f"{name} is no scheduler that from_diffusers knows: those with alphas_cumprod (DDPM, DDIM, Euler, "
+                    "…), EDM, ScoreSdeVe and FlowMatch. Write the network as a noise prediction and use "
+                    "from_noise_prediction, which takes any")
+
+
+def _discrete(alphas, betas, prediction):
+    """scaling, prediction and range of a model that was trained at T times."""
+    alphas, betas = (torch.as_tensor(row, dtype=torch.float64, device="cpu") for row in (alphas, betas))
+    if alphas.ndim != 1 or alphas.shape != betas.shape:
+        raise ValueError("alphas and sigmas must be two rows of numbers, one of each for every time, got shapes "
+                         f"{tuple(alphas.shape)} and {tuple(betas.shape)}")
+    if not (alphas.isfinite() & betas.isfinite() & (alphas >= 0) & (betas >= 0)).all():
+        raise ValueError("alphas and sigmas must be finite and not negative: x_t = alphas[t] x_0 + sigmas[t] ε")
+    (times,) = ((alphas > 0) & (betas > 0)).nonzero(as_tuple=True)         # without pure data and pure noise
+    logs, norms = (betas / alphas)[times].log(), (alphas**2 + betas**2)[times].log() / 2
+    if len(logs) > 1 and logs[0] > logs[-1]:
+        times, logs, norms = times.flip(0), logs.flip(0), norms.flip(0)
+    if len(logs) < 2 or not (logs.diff() > 0).all():
+        raise ValueError("the noise level sigmas[t]/alphas[t] must rise at every time, or fall at every time, and take "
+                         "at least two values: are these the factors of x_0 and ε, and not their squares or products?")
+
+    def scaling(sigma):
+        upper = torch.searchsorted(logs, sigma.log()).clamp(1, len(logs) - 1)
+        lower = upper - 1
+        weight = ((sigma.log() - logs[lower]) / (logs[upper] - logs[lower])).clamp(0, 1)
+        norm = torch.lerp(norms[lower], norms[upper], weight).exp()
+        return norm * (1 + sigma**2) ** -0.5, torch.lerp(times[lower].double(), times[upper].double(), weight)
+
+    return scaling, prediction, logs[0].exp().item(), logs[-1].exp().item()
+
+
+def _check_lengths(conditioning, path=""):
+    for name, value in conditioning.items():
+        if isinstance(value, dict):
+            _check_lengths(value, f"{path}{name}.")
+        elif isinstance(value, Tensor) and value.ndim and len(value) != 1:
+            raise ValueError(f"{path}{name} has length {len(value)}: a denoiser has one condition, so give it a length "
+                             "of 1, and make one denoiser for each condition")
+
+
+def _repeated(value, rows, device, dtype):
+    """Conditioning for that many rows, on the device, and in the dtype if it is floating."""
+    if isinstance(value, dict):
+        return {name: _repeated(part, rows, device, dtype) for name, part in value.items()}
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(device, dtype if value.is_floating_point() else value.dtype)
+    return value.expand(rows, *value.shape[1:]) if value.ndim else value
