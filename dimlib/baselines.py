@@ -7,6 +7,7 @@ its time: it gives nan and a warning, and the table goes on.
 """
 
 import importlib.util
+import math
 import subprocess
 import sys
 import tempfile
@@ -51,10 +52,28 @@ def _local_pca(x: NDArray) -> float:
 
 
 def _probabilistic_pca(x: NDArray) -> float:
-    """The number of components of largest evidence (Minka 2000)."""
-    from sklearn.decomposition import PCA
+    """The number of components of largest evidence (Minka 2000): scikit-learn's PCA(n_components="mle"), without the
+    loops over d³ numbers, which take it many minutes in a thousand dimensions.
+    """
+    n, d = x.shape
+    if n < d:
+        raise ValueError(f"probabilistic PCA needs as many points as dimensions, and got {n} points in R^{d}")
+    spread = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2 / (n - 1)
+    evidence = [_evidence(spread, k, n) for k in range(1, d) if spread[k - 1] > 1e-15]
+    return 1 + int(np.argmax(evidence))
 
-    return PCA(n_components="mle").fit(x).n_components_
+
+def _evidence(spread: NDArray, k: int, n: int) -> float:
+    """log p(data | k components), Minka's equation 77, up to a constant. spread: variances, descending, shape (d,)."""
+    d = len(spread)
+    rest = max(spread[k:].mean(), 1e-15)
+    fitted = np.where(np.arange(d) < k, spread, rest)
+    i, j = np.triu_indices(k, 1, d)
+    hessian = np.log((spread[i] - spread[j]) * (1 / fitted[j] - 1 / fitted[i])).sum() + len(i) * np.log(n)
+    free = (d - np.arange(k)) / 2                                          # of each component's direction
+    prior = np.sum([math.lgamma(f) for f in free]) - np.log(np.pi) * free.sum() - k * np.log(2)
+    likelihood = -n / 2 * (np.log(spread[:k]).sum() + (d - k) * np.log(rest))
+    return prior + likelihood + (len(i) + k) / 2 * np.log(2 * np.pi) - hessian / 2 - k / 2 * np.log(n)
 
 
 METHODS: dict[str, Callable[[NDArray], float]] = {

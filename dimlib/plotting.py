@@ -62,7 +62,7 @@ def plot_curve(curve: DimensionCurve, truth: float | None = None, rules=("recomm
     return ax
 
 
-def plot_histogram(answers: dict[str, np.ndarray], truth: float, ax: Axes | None = None) -> Axes:
+def plot_histogram(answers: dict[str, np.ndarray], truth: float | None = None, ax: Axes | None = None) -> Axes:
     """Share of the points at each answer, side by side for several estimators."""
     ax = ax or plt.gca()
     width = 0.8 / len(answers)
@@ -70,7 +70,9 @@ def plot_histogram(answers: dict[str, np.ndarray], truth: float, ax: Axes | None
         values, counts = np.unique(answer, return_counts=True)
         ax.bar(values + (i - (len(answers) - 1) / 2) * width, counts / len(answer), width, label=name,
                color=COLORS.get(name))
-    ax.axvspan(truth - 0.5, truth + 0.5, color=COLORS["truth"], alpha=0.08, lw=0, zorder=0, label=f"truth, {truth:g}")
+    if truth is not None:
+        ax.axvspan(truth - 0.5, truth + 0.5, color=COLORS["truth"], alpha=0.08, lw=0, zorder=0,
+                   label=f"truth, {truth:g}")
     ax.set(xlabel="estimated dimension", ylabel="share of points", ylim=(0, 1.05))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))

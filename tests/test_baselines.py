@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from dimlib.baselines import METHODS, estimate
 from dimlib.manifolds import Plane, Sphere
@@ -26,6 +27,15 @@ def test_a_global_pca_counts_the_hull_of_a_sphere_and_maximum_likelihood_depends
     x = Sphere(3, 10, seed=1, offset=3.0).sample(1000).numpy()
     few, many, pca = (b.dimension for b in estimate(x, ["MLE (m=5)", "MLE (m=20)", "PCA"]))
     assert pca == 4 and few != many and abs(few - 3) < 0.4 and abs(many - 3) < 0.4
+
+
+@pytest.mark.parametrize("noise", [0.1, 1, 2, 4])
+def test_probabilistic_pca_is_that_of_scikit_learn(noise):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 8)) @ rng.normal(size=(8, 30)) + noise * rng.normal(size=(300, 30)) + 5
+    assert METHODS["probabilistic PCA"](x) == PCA(n_components="mle").fit(x).n_components_
+    with pytest.raises(ValueError, match="as many points as dimensions, and got 20 points in R\\^30"):
+        METHODS["probabilistic PCA"](x[:20])
 
 
 def test_a_rival_that_takes_too_long_gives_nan_and_a_warning_and_the_table_goes_on():

@@ -1,12 +1,15 @@
 """The scripts of the workflow, on small inputs."""
 
 import base64
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import nbformat.v4 as new
+import pandas as pd
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +36,67 @@ def test_a_section_without_a_figure_is_named(tmp_path):
     command = [sys.executable, ROOT / "workflow/figures.py", tmp_path / "run.ipynb", tmp_path / "x-samples.png"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode and "no figure in a section 'samples'" in done.stderr
+
+
+def rows_of(data, **columns):
+    """Rows as in results/, by default the answer 11 of the recommended rule to a truth of 10."""
+    default = {"k": 10, "visible": 10, "seed": 0, "rule": "recommended", "sigma": 0.01, "mean": 11, "median": 11,
+               "share_exact": 0, "paper": 12, "steps": 100, "n_scores": 400, "seconds_train": 1.0,
+               "seconds_estimate": 2.0, "commit": "838e265236"}
+    return pd.DataFrame(default | {"data": data} | columns)
+
+
+def run_script(name, folder, **tables):
+    for table, rows in tables.items():
+        rows.to_csv(folder / f"{table}.csv", index=False)
+    main = runpy.run_path(str(ROOT / "workflow" / name))["main"]
+    main(str(folder / "out.csv"), *(str(folder / f"{table}.csv") for table in tables))
+    return pd.read_csv(folder / "out.csv", dtype={"commit": str}).set_index("data")
+
+
+@pytest.fixture
+def rivals():
+    return pd.DataFrame({"data": ["10-sphere"] * 3 + ["mnist"], "method": ["MLE (m=5)", "PCA", "PH", "TwoNN"],
+                         "estimate": [9.5, 11, None, 13], "seconds": 1.0, "n_data": 1000, "commit": "838e265236"})
+
+
+def test_table_2_joins_seeds_rivals_and_blanks(tmp_path, rivals):
+    spheres = pd.concat([
+        rows_of(["10-sphere"] * 3, seed=[0, 1, 2], sigma=[0.01, 0.04, 0.02], median=[10, 10, 13],
+                mean=[10, 10.5, 12.5]),
+        rows_of(["10-sphere"], rule="gap", median=99, mean=99),
+        rows_of(["10-sphere"], n_scores=4000, median=99, mean=99),  # more scores than 4 d
+        rows_of(["10-sphere, R=1"], median=99, mean=99)])  # another data set
+    table = run_script("table2.py", tmp_path, spheres=spheres, rivals=rivals)
+    assert list(table.index) == ["10-sphere", "50-sphere", "spaghetti line", "squares 10", "squares 20", "squares 100",
+                                 "blobs 10", "blobs 20", "blobs 100", "mnist"]
+    row = table.loc["10-sphere"]
+    assert [row.truth, row.ours_median, row.ours_mean, row.paper, row.sigma, row.seeds] == [10, 10, 11, 12, 0.02, 3]
+    assert row.ours_sd == pytest.approx(1.75**0.5, rel=1e-5) and row.commit == "838e265236"
+    assert [row.n_evaluations, row.mle5, row.pca] == [400, 9.5, 11] and pd.isna(row.ph) and pd.isna(row.twonn)
+    assert table.loc["mnist", "twonn"] == 13 and table.loc["50-sphere"].isna().all()
+
+
+def test_table_2_has_the_columns_that_the_book_promises(tmp_path, rivals):
+    columns = list(run_script("table2.py", tmp_path, spheres=rows_of(["10-sphere"]), rivals=rivals))
+    assert columns == [
+        "truth", "visible", "ours_median", "ours_mean", "ours_sd", "share_exact", "paper", "mle5", "mle20", "pca",
+        "local_pca", "ppca", "twonn", "danco", "ess", "fishers", "corrint", "gride", "knn", "mada", "mom", "mind_ml",
+        "ph", "tle", "seeds", "seconds_train", "seconds_estimate", "n_evaluations", "commit", "sigma"]
+    assert columns == list(pd.read_csv(ROOT / "results" / "table2.csv", index_col="data"))
+
+
+def test_table_2_takes_the_mean_over_the_digits_of_the_longest_run_at_the_smallest_sigma(tmp_path, rivals):
+    digits = pd.concat([
+        rows_of(["mnist 0", "mnist 1"], k=None, visible=None, share_exact=None, median=[90, 50], mean=[95, 45]),
+        rows_of(["mnist 0", "mnist 1"], sigma=0.02, median=1, mean=1),
+        rows_of(["mnist 0", "mnist 1"], steps=10, median=400, mean=400)])
+    row = run_script("table2.py", tmp_path, mnist=digits, rivals=rivals).loc["mnist"]
+    assert [row.ours_median, row.ours_mean, row.paper, row.seeds] == [70, 70, 152, 1]
+    assert pd.isna(row.truth) and pd.isna(row.ours_sd)
+
+
+def test_the_summary_leaves_out_the_rivals(tmp_path, rivals):
+    spheres = rows_of(["10-sphere"] * 2, rule=["recommended", "published"], share_within_1=1)
+    alone = run_script("summarise.py", tmp_path, spheres=spheres)
+    assert run_script("summarise.py", tmp_path, spheres=spheres, rivals=rivals).equals(alone)
