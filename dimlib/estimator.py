@@ -54,10 +54,13 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         verbose: show a progress bar and the result.
 
     Attributes:
-        dimension_: the median over the points. dimension_pw_: the dimension at every row of X, shape (N,), computed
-            when it is first asked for: 4 d evaluations of the network for each row.
-        estimate_: the `Estimate`: mean, standard error, plateau, doubts. curve_: the `DimensionCurve`.
-        sigma_: the noise level of the answer, and of ``predict``. denoiser_: what was trained, or given.
+        dimension_: the median over the points.
+        dimension_pw_: the dimension at every row of X, shape (N,), computed when it is first asked for: 4 d evaluations
+            of the network for each row.
+        estimate_: the `Estimate`: mean, standard error, plateau, doubts.
+        curve_: the `DimensionCurve`.
+        sigma_: the noise level of the answer, and of ``predict``.
+        denoiser_: what was trained, or given.
         n_features_in_: number of columns.
 
     Raises:

@@ -83,8 +83,8 @@ def from_noise_prediction(function: Callable[[Tensor, Tensor], Tensor], alphas: 
     √(α_t² + σ_t²), from which α follows: no approximation for variance preserving models, for which it is 1.
 
     Args:
-        function: takes x_t (B, *shape) in the dtype of x, and t (B,), floating and not always whole: round it if your
-            network looks it up in a table, and ask at the times of the schedule only.
+        function: takes x_t, shape ``(B, *shape)``, in the dtype of x, and t (B,), floating and not always whole: round
+            it if your network looks it up in a table, and ask at the times of the schedule only.
         alphas, sigmas: α_t and σ_t for t = 0 … T − 1. For a DDPM, with ᾱ_t the cumulative product, √ᾱ_t and √(1 − ᾱ_t).
         batch_size: rows per call of the function; chosen from the memory where not given.
 
