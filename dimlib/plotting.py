@@ -41,6 +41,7 @@ def plot_spectrum(spectrum: Spectrum, dim: int, ax: Axes | None = None) -> Axes:
     ax.plot([], [], ".-", color=COLORS["normal"], label=f"the first d − {dim}")
     ax.plot([], [], ".-", color=COLORS["tangent"], label=f"the last {dim}")
     ax.set(xlabel="index i", ylabel="singular value $s_i$ (ε units)", title=f"σ = {spectrum.sigma:.3g}")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
 
