@@ -22,7 +22,7 @@ from .curve import DimensionCurve, Estimate, dimension_curve
 from .networks import MLP
 from .score import Denoiser, ScoreModel
 from .seeds import stream
-from .svd import spectrum
+from .svd import checked_number, spectrum
 from .training import choose_device, fit, show
 
 __all__ = ["DiffusionDimension"]
@@ -65,7 +65,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     Raises:
         ValueError: X with NaN or infinite values, text, fewer than 10 different rows, one column, constant data, or, in
-            ``predict``, another number of columns. TypeError: a sparse matrix.
+            ``predict``, another number of columns. TypeError: a sparse matrix. MemoryError: too many columns.
     """
 
     def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, steps: int = 1500,
@@ -78,6 +78,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
         """Train, ask at several noise levels, and warn where there is reason to doubt. y is ignored."""
         x = self._checked(X, reset=True)
+        checked_number(x, None)                                            # before the training, not after it
         seed = int(check_random_state(self.random_state).randint(2**31))
         order = torch.randperm(len(x), generator=stream(seed, "held out"))
         n_held = max(1, min(int(HELD_OUT * len(x)), MOST_HELD_OUT))

@@ -160,7 +160,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         ValueError: bad points, σ or K, or a denoiser that returns another shape, NaN or infinity.
         MemoryError: more entries per point than d × d matrices fit into the memory for.
     """
-    n_scores = _checked_number(x, n_scores)
+    n_scores = checked_number(x, n_scores)
     d = x[0].numel()
     batch_size = rows_per_batch(batch_size, d, x.device)
     groups = x.split(max(1, batch_size // NOISE_ROWS))                     # points that go through together
@@ -197,7 +197,7 @@ def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = Non
 
     Where it is too much: fewer points, a GPU, or `tangent_sketch`, with O(k) evaluations per point instead of 4 d.
     """
-    n_scores = _checked_number(x, n_scores)
+    n_scores = checked_number(x, n_scores)
     d, part = x[0].numel(), min(n_scores, TRIAL)
     rows = rows_per_batch(None, d, x.device)
     gram, gathered = _timed(_gram, denoiser, x[:1], sigma, part, False, 0, rows)
@@ -214,7 +214,7 @@ def _timed(function, *arguments):
     return function(*arguments), time.perf_counter() - started
 
 
-def _checked_number(x, n_scores):
+def checked_number(x, n_scores):
     """K, after a check of the points, of K and of the memory."""
     check_points(x)
     d = x[0].numel()

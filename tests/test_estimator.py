@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dimlib import DiffusionDimension, ScoreModel, exact, manifolds, networks
+from dimlib import DiffusionDimension, ScoreModel, estimator, exact, manifolds, networks, svd
 
 BRIEF = {"steps": 20, "n_points": 5, "width": 32}  # for what does not depend on a good network
 
@@ -134,6 +134,13 @@ def test_bad_data_are_refused(bad, error, message):
     (X * 10).astype(int), X.astype(np.float16), X.tolist(), torch.from_numpy(X), np.asfortranarray(X)])
 def test_other_kinds_of_numbers_are_taken(good, quiet):
     assert DiffusionDimension(**BRIEF).fit(good).predict(good).shape == (60,)
+
+
+def test_what_cannot_fit_is_refused_before_it_is_trained_on(monkeypatch):
+    monkeypatch.setattr(svd, "memory", lambda device: 100.0)
+    monkeypatch.setattr(estimator, "fit", None)  # calling it would be another error
+    with pytest.raises(MemoryError, match="d=4 entries needs .* use tangent_sketch"):
+        DiffusionDimension().fit(X)
 
 
 def test_predict_refuses_another_number_of_columns(quiet):
