@@ -59,6 +59,9 @@ def recommended(values: NDArray, n_scores: int) -> NDArray:
 
         i_gap = argmax_{i=0..d} (c_i − c_{i+1}),     i_ratio = argmax_{i=0..d−1} max(c_i, τ) / max(c_{i+1}, τ).
 
+    Where a value is below e/2, not all directions are normal, so i = d is left out. (Two clean populations, the
+    lower one at t, do not notice: the step e − t is larger than t exactly where t < e/2.)
+
     A well-trained network has its boundary at i_gap. In an undertrained one some normal directions, the
     curved ones last, still have small values, but far above the tangent ones: the boundary is at i_ratio where
     that ratio is more than 3 times the one at i_gap. Three is (1 + √(d/K))/(1 − √(d/K)) at K = 4d, the factor
@@ -81,6 +84,7 @@ def _recommended(values, n_scores):
     edge = _lower_edge(values, n_scores)
     bounded = np.pad(values.clip(max=edge), ((0, 0), (1, 1)), constant_values=((0, 0), (edge, 0)))  # c_0 … c_{d+1}
     gaps = bounded[:, :-1] - bounded[:, 1:]
+    gaps[values[:, -1] < edge / 2, d] = 0                                  # not all are normal
     floored = bounded.clip(min=RESOLUTION)
     ratios = floored[:, :-1] / floored[:, 1:]
     by_gap, by_ratio = gaps.argmax(1), ratios[:, :d].argmax(1)

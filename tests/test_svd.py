@@ -237,6 +237,30 @@ def test_all_normal_is_zero():
     assert answers(v)["recommended"] == answers(v)["cut"] == 0
 
 
+def test_values_without_a_step_are_not_all_normal():
+    """From 0.6 down to 0.12 by steps smaller than 0.12: the last step, down to 0, must not be taken for the boundary."""
+    v = values((60, 1.4, 0.6), (40, 0.59, 0.12))
+    assert answers(v)["cut"] == 11 and answers(v)["recommended"] > 0
+    assert hand_made(v).contrast < 3, "and it is said that there is no boundary"
+    v = values((100, 1.4, 0.26))
+    assert answers(v)["recommended"] == answers(v)["cut"] == 0, "as long as none is below half the edge"
+
+
+@pytest.mark.parametrize("tangent", [0.01, 0.1, 0.2, 0.24, 0.26, 0.3, 0.45])
+def test_two_populations_count_as_two_up_to_half_the_edge(tangent):
+    v = values((90, 1.0, 0.5), (10, tangent, tangent))
+    assert answers(v)["recommended"] == answers(v)["cut"] == (10 if tangent < 0.25 else 0)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.35])
+def test_a_gaussian_of_many_lengths_has_directions_at_every_noise_level(sigma):
+    """Fifty lengths from 0.02 to 1: no step anywhere, and some forty of them are longer than σ."""
+    lengths = torch.linspace(0.02, 1, 50)
+    plane = Plane(50, 50, std=lengths, seed=1)
+    answer = spectrum(denoiser(plane), plane.sample(4, seed=1), sigma).dimension()
+    assert (answer > 0).all() and (answer <= int((lengths > sigma).sum())).all()
+
+
 @pytest.mark.parametrize("high, low", [(0.01, 0.001), (0.05, 0.02), (1e-5, 1e-12), (0.0, 0.0)])
 def test_all_tangent_is_d(high, low):
     v = values((100, high, low))
