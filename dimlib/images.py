@@ -167,7 +167,7 @@ class Blobs(ImageFamily):
 
 
 def stretch(x: Tensor) -> Tensor:
-    """Each image of x (..., size, size) from black, 0, to white, 1: (x − min x)/(max x − min x); nan if it is constant."""
+    """Each image of x (..., size, size) from black to white, (x − min x)/(max x − min x); nan where it is constant."""
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
     return (x - low) / (high - low)
 

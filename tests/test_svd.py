@@ -238,7 +238,7 @@ def test_all_normal_is_zero():
 
 
 def test_values_without_a_step_are_not_all_normal():
-    """From 0.6 down to 0.12 by steps smaller than 0.12: the last step, down to 0, must not be taken for the boundary."""
+    """From 0.6 to 0.12 by smaller steps than 0.12: the last one, down to 0, must not be taken for the boundary."""
     v = values((60, 1.4, 0.6), (40, 0.59, 0.12))
     assert answers(v)["cut"] == 11 and answers(v)["recommended"] > 0
     assert hand_made(v).contrast < 3, "and it is said that there is no boundary"
