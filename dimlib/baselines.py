@@ -8,6 +8,7 @@ its time: it gives nan and a warning, and the table goes on.
 
 import importlib.util
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -133,10 +134,14 @@ def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: flo
         return [_limited(method, path, time_limit) for method in methods]
 
 
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # more get in the way
+
+
 def _limited(method: str, path: Path, time_limit: float) -> Baseline:
     command = [sys.executable, "-m", "dimlib.baselines", method, str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit, check=True,
+                              env=os.environ | ONE_THREAD)
         return Baseline(method, *map(float, done.stdout.split()[-2:]))
     except subprocess.TimeoutExpired:
         reason = f"it took more than {time_limit:g} s"
