@@ -254,11 +254,12 @@ def test_two_populations_count_as_two_up_to_half_the_edge(tangent):
 
 @pytest.mark.parametrize("sigma", [0.1, 0.2, 0.35])
 def test_a_gaussian_of_many_lengths_has_directions_at_every_noise_level(sigma):
-    """Fifty lengths from 0.02 to 1: no step anywhere, and some forty of them are longer than σ."""
+    """Fifty lengths from 0.02 to 1: no step anywhere, and 45, 40 and 33 of them are longer than σ."""
     lengths = torch.linspace(0.02, 1, 50)
     plane = Plane(50, 50, std=lengths, seed=1)
     answer = spectrum(denoiser(plane), plane.sample(4, seed=1), sigma).dimension()
-    assert (answer > 0).all() and (answer <= int((lengths > sigma).sum())).all()
+    visible = int((lengths > sigma).sum())
+    assert (visible - 3 <= answer).all() and (answer <= visible).all()
 
 
 @pytest.mark.parametrize("high, low", [(0.01, 0.001), (0.05, 0.02), (1e-5, 1e-12), (0.0, 0.0)])
