@@ -19,7 +19,7 @@ from torch.func import jacfwd, vmap
 
 from .seeds import stream
 
-__all__ = ["ImageFamily", "Squares", "Blobs", "stretch", "digits", "mnist", "read_idx"]
+__all__ = ["ImageFamily", "Squares", "Blobs", "digits", "mnist", "read_idx"]
 
 
 class ImageFamily(ABC):
@@ -163,13 +163,9 @@ class Blobs(ImageFamily):
         offset = torch.arange(self.size) - self.centers[:, :, None]        # (k, 2, size)
         bell = torch.exp(-(offset**2) / (2 * u[:, :, None, None] ** 2))    # (n, k, 2, size): a blob is a product
         height = 1 / (math.sqrt(2 * math.pi) * u)
-        return stretch(torch.einsum("nk,nky,nkx->nyx", height, bell[:, :, 0], bell[:, :, 1]))
-
-
-def stretch(x: Tensor) -> Tensor:
-    """Each image of x (..., size, size) from black to white, (x − min x)/(max x − min x); nan where it is constant."""
-    low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
-    return (x - low) / (high - low)
+        f = torch.einsum("nk,nky,nkx->nyx", height, bell[:, :, 0], bell[:, :, 1])
+        low, high = f.amin((1, 2), keepdim=True), f.amax((1, 2), keepdim=True)
+        return (f - low) / (high - low)
 
 
 def digits() -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "UNet"]
+__all__ = ["MLP", "SecondLook", "UNet"]
 
 
 class FourierFeatures(nn.Module):
@@ -211,3 +211,51 @@ class UNet(nn.Module):
             h = up(nn.functional.interpolate(h, scale_factor=2))           # nearest
             h = row(torch.cat([h, bridges.pop()], dim=1), level)
         return self.leave(h)                                               # (B, C, size, size)
+
+
+class Look(nn.Module):
+    """A few convolutions at one size: (B, before, H, W) and the embedding of log σ to (B, after, H, W), at first zero."""
+
+    def __init__(self, before: int, after: int, width: int = 16, blocks: int = 2):
+        super().__init__()
+        self.enter, self.row, self.leave = Conv(before, width), Row(width, width, blocks), Conv(width, after)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, h: Tensor, level: Tensor) -> Tensor:
+        return self.leave(self.row(self.enter(h), level))
+
+
+class SecondLook(UNet):
+    """A U-Net, and a second look at the image that it has denoised, with the resolution of the noise.
+
+    Grey values have two ends, and a family of images may have a corner there: the brightest pixel of each is white,
+    say. Then D must be flat where a grey value is within σ of white, if it is the brightest, and steep elsewhere. So sharp
+    a function of x is what a network learns last; it is not sharp in units of σ, once the image is denoised:
+
+        y = x + U(x, log σ),    F = U + σ' G(y, bumps),    bumps: exp(−½ ((y − a)/σ' − c)²),  c = −2, …, 2,
+
+    where a runs through black, white, and the darkest and the brightest grey value of y itself; σ' = σ/unit; U is the
+    U-Net, and G two residual blocks of convolutions. Their norms lift what only a few pixels have.
+
+    Args:
+        ends: black and white, in units of x; in a `ScoreModel`, (grey − data_mean)/data_std, its mean being one number.
+        unit: the unit of x, in units of σ; in a `ScoreModel`, its data_std.
+        unet: everything else is for `UNet`.
+    """
+
+    def __init__(self, ends: Sequence[float], unit: float, **unet):
+        super().__init__(**unet)
+        self.config |= {"ends": list(ends), "unit": unit}
+        self.register_buffer("offsets", torch.arange(-2.0, 3.0)[:, None, None], persistent=False)
+        channels = self.config["channels_in"]
+        self.look = Look(channels * (1 + (len(ends) + 2) * len(self.offsets)) + 2, channels)
+
+    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        moved = super().forward(x, log_sigma)
+        y = x + moved
+        sigma = (log_sigma.exp() / self.config["unit"])[:, None, None, None]
+        greys = *self.config["ends"], y.amin((1, 2, 3), keepdim=True), y.amax((1, 2, 3), keepdim=True)
+        bumps = [(-((channel - a) / sigma - self.offsets).square() / 2).exp() for channel in y.split(1, 1) for a in greys]
+        seen = torch.cat([y, *bumps, self.coordinates.expand(len(x), -1, -1, -1)], dim=1)
+        return moved + sigma * self.look(seen, self.embed(log_sigma))

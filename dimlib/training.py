@@ -27,7 +27,7 @@ from .seeds import stream
 
 __all__ = ["Progress", "choose_device", "fit", "show"]
 
-OUTER = ("net.enter.", "net.leave.", "net.linear.")  # layers that touch the data
+OUTER = ("net.enter.", "net.leave.", "net.linear.", "net.look.enter.", "net.look.leave.")  # layers that touch the data
 WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
 
 

@@ -153,14 +153,6 @@ def test_every_image_of_blobs_fills_the_range_from_0_to_1():
     assert (x.amin(1) == 0).all() and (x.amax(1) == 1).all()
 
 
-def test_stretching_goes_from_black_to_white_image_by_image():
-    x = torch.tensor([[[2.0, 4.0], [3.0, 2.0]], [[-1.0, 0.0], [0.0, -1.0]]])[:, None]
-    assert images.stretch(x).tolist() == [[[[0, 1], [0.5, 0]]], [[[0, 1], [1, 0]]]]
-    blobs = images.Blobs(3, 8).sample(5)
-    assert torch.equal(images.stretch(blobs), blobs), "images of blobs are stretched"
-    assert torch.allclose(images.stretch(0.1 + 0.5 * blobs), blobs, atol=1e-6)
-
-
 @pytest.mark.parametrize("n_blobs, sigma, median", [
     (10, 0.01, 10), (20, 0.01, 20), (100, 0.01, 95), (100, 0.02, 91), (100, 0.05, 81)])
 def test_as_many_directions_of_blobs_are_visible_as_an_independent_measurement_found(n_blobs, sigma, median):

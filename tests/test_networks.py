@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dimlib
-from dimlib.networks import MLP, Conv, UNet
+from dimlib.networks import MLP, Conv, SecondLook, UNet
 from dimlib.training import _optimizers, fit
 
 SMALL = {"size": 8, "channels": 16, "multipliers": (1, 2)}
@@ -15,6 +15,8 @@ EVERY = [  # a network, and the shape of its points
     pytest.param(lambda: MLP(12, width=16, blocks=2), (1, 3, 4), id="MLP on images"),
     pytest.param(lambda: UNet(**SMALL), (1, 8, 8), id="UNet"),
     pytest.param(lambda: UNet(**SMALL, channels_in=3, blocks=2, attention=False), (3, 8, 8), id="UNet in colour"),
+    pytest.param(lambda: SecondLook([-1, 2], 0.5, **SMALL), (1, 8, 8), id="SecondLook"),
+    pytest.param(lambda: SecondLook([-1, 2], 0.5, **SMALL, channels_in=3), (3, 8, 8), id="SecondLook in colour"),
 ]
 every_network = pytest.mark.parametrize("make, shape", EVERY)
 
@@ -105,9 +107,9 @@ def test_muon_trains_the_matrices_inside_and_adam_the_rest(make, shape):
     inside = {names[id(p)] for p in muon.param_groups[0]["params"]}
     outside = {names[id(p)] for p in adam.param_groups[0]["params"]}
     assert inside.isdisjoint(outside) and inside | outside == set(names.values())
-    assert {name.split(".")[0] for name in inside}.isdisjoint({"enter", "leave", "linear"})
-    assert all("norm" in name or name.endswith("bias") or name.split(".")[0] in {"enter", "leave", "linear"}
-               for name in outside)
+    touching = ("enter.", "leave.", "linear.", "look.enter.", "look.leave.")
+    assert not any(name.startswith(touching) for name in inside)
+    assert all("norm" in name or name.endswith("bias") or name.startswith(touching) for name in outside)
 
 
 @pytest.mark.parametrize("side, stride", [(3, 1), (1, 1), (3, 2)])
@@ -220,3 +222,46 @@ def test_a_unet_knows_where_a_pixel_is(local):
         net.enter.weight[:, -2 * 9:] = 0
         blind = net(torch.zeros(1, 1, 24, 24), torch.zeros(1))[0, 0][middle]
     assert torch.allclose(blind, blind[0, 0].expand(16, 16), rtol=1e-4, atol=1e-4)
+
+
+# The second look.
+
+def test_the_second_look_sees_grey_values_in_units_of_the_noise(monkeypatch):
+    """At first U is zero and y = x, so that the input of the look is known: y, bumps for each a and c, coordinates."""
+    net, x = SecondLook([-1.0, 2.0], 0.5, **SMALL), torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    given = []
+    monkeypatch.setattr(net.look, "forward", lambda seen, level: given.append(seen) or torch.ones_like(x))
+    sigma = torch.tensor([0.01, 0.1, 1.0])                                 # in data units, 0.02, 0.2 and 2 of x's
+    answer = net(x, sigma.log())
+    assert torch.allclose(answer, (2 * sigma)[:, None, None, None].expand_as(x)), "what it adds is in units of σ"
+    assert torch.equal(given[0][:, :1], x) and torch.equal(given[0][:, -2:], net.coordinates.expand(3, -1, -1, -1))
+    for i, (image, s) in enumerate(zip(x, 2 * sigma, strict=True)):
+        bumps = [torch.exp(-0.5 * ((image[0] - a) / s - c) ** 2)
+                 for a in (-1, 2, image.min(), image.max()) for c in (-2, -1, 0, 1, 2)]
+        assert torch.allclose(given[0][i, 1:-2], torch.stack(bumps), atol=1e-4)
+
+
+def corner(n, seed):
+    """One of two pixels is white and the other grey: two lines that meet in a corner, (n, 1, 8, 8), and the white ones."""
+    generator = torch.Generator().manual_seed(seed)
+    grey, first = 0.2 + 0.6 * torch.rand(n, generator=generator), torch.rand(n, generator=generator) < 0.5
+    x, white = torch.zeros(n, 1, 8, 8), torch.zeros(n, 1, 8, 8)
+    white[first, 0, 2, 2] = white[~first, 0, 5, 5] = 1
+    x[:, 0, 2, 2], x[:, 0, 5, 5] = torch.where(first, 1, grey), torch.where(first, grey, 1)
+    return x, white
+
+
+@pytest.mark.slow
+def test_the_second_look_learns_a_corner_that_a_unet_does_not_learn_yet():
+    x, (new, white) = corner(2000, seed=0)[0], corner(50, seed=1)
+    mean, std, sigma, left = x.mean().item(), x.std().item(), 0.05, {}
+    small = {"size": 8, "channels": 8, "multipliers": (1, 2)}
+    for make in (lambda: UNet(**small), lambda: SecondLook([(a - mean) / std for a in (0, 1)], std, **small)):
+        torch.manual_seed(0)
+        model = dimlib.ScoreModel(make(), std, mean, sigma_max=0.5)
+        for _ in fit(model, x, 150, batch_size=64, device="cpu"):
+            pass
+        with torch.no_grad():
+            moved = model(new + sigma * white, sigma) - model(new - sigma * white, sigma)
+        left[type(model.net)] = ((moved * white).flatten(1).sum(1) / (2 * sigma)).median().item()
+    assert abs(left[SecondLook]) < 0.2 < 0.4 < left[UNet]                  # a perfect denoiser leaves nothing

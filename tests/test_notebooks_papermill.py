@@ -30,7 +30,7 @@ OTHER = {
     "13_robustness": ["data_noise=0", "dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=10"],
     "14_sample_complexity": ["n_data=60", "compare=[30]", "dim=3", "ambient_dim=20", "steps=60", "n_points=5"],
     "15_squares": ["n_squares=4", "size=16", "n_data=500", "steps=60", "n_points=3", "compare_steps=10", "seed=2"],
-    "16_blobs": ["n_blobs=3", "size=8", "n_data=500", "steps=60", "n_points=3", "mlp_steps=10", "seed=2",
+    "16_blobs": ["n_blobs=3", "size=8", "n_data=500", "steps=60", "n_points=3", "compare_steps=10", "seed=2",
                  "levels=[0.05, 0.1]"],
     "17_digits": ["steps=60", "n_points=3", "seed=1", "network=MLP"],
     "18_the_autoencoder_check": ["n_data=500", "n_points=100", "steps=20", "seed=1"],
