@@ -214,11 +214,11 @@ class UNet(nn.Module):
 
 
 class Look(nn.Module):
-    """A few convolutions at one size: (B, before, H, W) and the embedding of log σ to (B, after, H, W), at first zero."""
+    """Two residual blocks at one size, (B, before, H, W) and the embedding of log σ to (B, after, H, W), at first zero."""
 
-    def __init__(self, before: int, after: int, width: int = 16, blocks: int = 2):
+    def __init__(self, before: int, after: int):
         super().__init__()
-        self.enter, self.row, self.leave = Conv(before, width), Row(width, width, blocks), Conv(width, after)
+        self.enter, self.row, self.leave = Conv(before, 16), Row(16, 16, blocks=2), Conv(16, after)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -230,8 +230,8 @@ class SecondLook(UNet):
     """A U-Net, and a second look at the image that it has denoised, with the resolution of the noise.
 
     Grey values have two ends, and a family of images may have a corner there: the brightest pixel of each is white,
-    say. Then D must be flat where a grey value is within σ of white, if it is the brightest, and steep elsewhere. So sharp
-    a function of x is what a network learns last; it is not sharp in units of σ, once the image is denoised:
+    say. Then D is flat where the brightest grey value is within σ of white, and steep elsewhere. So sharp a function
+    of x is what a network learns last. In units of σ, and once the image is denoised, it is not sharp:
 
         y = x + U(x, log σ),    F = U + σ' G(y, bumps),    bumps: exp(−½ ((y − a)/σ' − c)²),  c = −2, …, 2,
 
@@ -242,10 +242,15 @@ class SecondLook(UNet):
         ends: black and white, in units of x; in a `ScoreModel`, (grey − data_mean)/data_std, its mean being one number.
         unit: the unit of x, in units of σ; in a `ScoreModel`, its data_std.
         unet: everything else is for `UNet`.
+
+    Raises:
+        ValueError: a unit that is not positive, or what `UNet` refuses.
     """
 
     def __init__(self, ends: Sequence[float], unit: float, **unet):
         super().__init__(**unet)
+        if not unit > 0:
+            raise ValueError(f"unit={unit} must be positive: use the standard deviation of the data")
         self.config |= {"ends": list(ends), "unit": unit}
         self.register_buffer("offsets", torch.arange(-2.0, 3.0)[:, None, None], persistent=False)
         channels = self.config["channels_in"]

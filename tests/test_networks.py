@@ -241,6 +241,12 @@ def test_the_second_look_sees_grey_values_in_units_of_the_noise(monkeypatch):
         assert torch.allclose(given[0][i, 1:-2], torch.stack(bumps), atol=1e-4)
 
 
+@pytest.mark.parametrize("unit", [0, -1.0, float("nan")])
+def test_a_second_look_without_a_unit_is_refused(unit):
+    with pytest.raises(ValueError, match="must be positive: use the standard deviation of the data"):
+        SecondLook([-1, 2], unit, **SMALL)
+
+
 def corner(n, seed):
     """One of two pixels is white and the other grey: two lines that meet in a corner, (n, 1, 8, 8), and the white ones."""
     generator = torch.Generator().manual_seed(seed)
