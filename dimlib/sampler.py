@@ -16,7 +16,7 @@ from torch import Tensor
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
-__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch", "walk"]
+__all__ = ["METHODS", "noise_schedule", "noisy_copies", "precision", "reverse_diffusion", "rows_per_batch", "walk"]
 
 Noise = Callable[[], Tensor]
 
@@ -113,7 +113,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     """Generate n samples by following the noise levels ``sigmas`` downwards, ending with the denoiser's mean.
 
     On a CUDA device the network runs in bfloat16 autocast with TF32 products: good for pictures, which is
-    what samples are for. Spectra (``dimlib.svd``) always run in full precision.
+    what samples are for. Dimensions (``dimlib.svd``, ``dimlib.readouts``) are always read in full precision.
 
     Args:
         denoiser: a denoiser (``dimlib.score``).
@@ -139,7 +139,8 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     generator = stream(seed, "reverse diffusion", device)
     batch_size = rows_per_batch(batch_size, torch.Size(shape).numel(), device)
     chunks = []
-    with _fast_arithmetic(device):
+    fast = device.type == "cuda"
+    with precision("high" if fast else "highest"), torch.autocast("cuda", torch.bfloat16, enabled=fast):
         for rows in _split(n, batch_size):
             noise = partial(torch.randn, (rows, *shape), generator=generator, device=device)
             x = start + sigmas[0] * noise()
@@ -180,14 +181,16 @@ def _split(n: int, size: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _fast_arithmetic(device):
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")                             # TF32
+def precision(level: str) -> Iterator[None]:
+    """Products of float32 on a CUDA device in TF32 ("high") or float32 ("highest"), those of convolutions, too.
+
+    PyTorch's own choice is TF32, with ten bits of mantissa, for convolutions and float32 for matrices.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(level)
+    torch.backends.cudnn.allow_tf32 = level == "high"
     try:
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampler import memory, noisy_copies, rows_per_batch
+from .sampler import memory, noisy_copies, precision, rows_per_batch
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
@@ -272,9 +272,10 @@ def check_points(x):
 
 
 def checked(denoiser):
-    """The denoiser, with an error where its answer breaks the contract."""
+    """The denoiser in full precision, with an error where its answer breaks the contract."""
     def call(x, sigma):
-        answer = denoiser(x, sigma)
+        with precision("highest"):
+            answer = denoiser(x, sigma)
         if answer.shape != x.shape:
             raise ValueError(f"the denoiser returned shape {tuple(answer.shape)} for x of shape {tuple(x.shape)}; "
                              "D(x, sigma) must have the shape of x")

@@ -31,7 +31,7 @@ OTHER = {
     "14_sample_complexity": ["n_data=60", "compare=[30]", "dim=3", "ambient_dim=20", "steps=60", "n_points=5"],
     "15_squares": ["n_squares=4", "size=16", "n_data=500", "steps=60", "n_points=3", "compare_steps=10", "seed=2"],
     "16_blobs": ["n_blobs=3", "size=8", "n_data=500", "steps=60", "n_points=3", "compare_steps=10", "seed=2",
-                 "levels=[0.05, 0.1]"],
+                 "levels=0.05,0.1", "multipliers=1,2"],
     "17_digits": ["steps=60", "n_points=3", "seed=1", "network=MLP"],
     "18_the_autoencoder_check": ["n_data=500", "n_points=100", "steps=20", "seed=1"],
     "19_relatives": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
@@ -65,3 +65,9 @@ def test_a_notebook_runs_with_other_parameters(name, tmp_path):
 def test_a_misspelt_parameter_is_refused():
     with pytest.raises(ValueError, match="no parameter 'step'; it has .*steps"):
         parse(["step=10"], ROOT / "notebooks" / "07_spheres.ipynb")
+
+
+def test_numbers_between_commas_are_a_list():
+    """A tuple would reach the notebook as text."""
+    given = parse(["levels=0.02,0.04", "network=U-Net", "steps=10"], ROOT / "notebooks" / "16_blobs.ipynb")
+    assert given == {"levels": [0.02, 0.04], "network": "U-Net", "steps": 10}

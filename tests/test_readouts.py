@@ -7,6 +7,8 @@ import torch
 from dimlib import exact
 from dimlib.manifolds import Plane, Sphere
 from dimlib.readouts import denoising_loss, flipd, jacobian_spectrum, lidl, tangent_sketch
+from dimlib.sampler import precision
+from dimlib.svd import spectrum
 
 SIGMA = 0.01
 MANIFOLDS = [Plane(5, 20, seed=1, offset=3.0), Sphere(1, 30, seed=2, offset=3.0),
@@ -162,3 +164,24 @@ def test_bad_arguments_are_refused():
 def test_a_readout_says_what_it_found():
     found = denoising_loss(lambda x, sigma: x, torch.zeros(2, 3), 0.1)
     assert repr(found).startswith("Readout of 2 points, σ = 0.1: median dimension ")
+
+
+@pytest.mark.parametrize("read", [spectrum, flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+def test_a_dimension_is_read_in_full_precision(read):
+    """Forward and backward, whatever was set, and what was set is there again afterwards."""
+    seen = set()
+
+    def settings():
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    def denoiser(x, sigma):
+        seen.add(settings())
+        y = 0.5 * x
+        if y.requires_grad:
+            y.register_hook(lambda _: seen.add(settings()))
+        return y
+
+    with precision("high"):
+        read(denoiser, torch.ones(1, 6), SIGMA)
+        assert settings() == (True, "high")
+    assert seen == {(False, "highest")}

@@ -2,7 +2,7 @@
 
     python workflow/run_notebook.py NOTEBOOK OUTPUT [name=value ...]
 
-Values are Python literals (`dim=50`, `lr=1e-3`, `device=None`); anything else is text
+Values are Python literals (`dim=50`, `lr=1e-3`, `levels=0.01,0.02`); anything else is text
 (`device=cuda`). The notebook runs in its own folder, as in Jupyter; `out_dir=` alone is understood
 from where this command is called. OUTPUT may be NOTEBOOK itself: it is replaced at the end, and
 only if every cell ran.
@@ -26,9 +26,10 @@ def parse(assignments: list[str], notebook: Path) -> dict:
         if name not in known:
             raise ValueError(f"{notebook} has no parameter {name!r}; it has {', '.join(known)}")
         try:
-            parameters[name] = ast.literal_eval(text)
+            value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            parameters[name] = text
+            value = text
+        parameters[name] = list(value) if isinstance(value, tuple) else value  # papermill makes text of a tuple
     if "out_dir" in parameters:
         parameters["out_dir"] = os.path.relpath(parameters["out_dir"], notebook.parent)
     return parameters

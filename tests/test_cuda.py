@@ -1,0 +1,78 @@
+"""On a GPU, where there is one: the same answers, in full precision, from models trained and samples drawn there."""
+
+import pytest
+import torch
+
+from dimlib import ScoreModel, exact, spectrum
+from dimlib.manifolds import Sphere
+from dimlib.networks import MLP, SecondLook, UNet
+from dimlib.readouts import denoising_loss, flipd, jacobian_spectrum, tangent_sketch
+from dimlib.sampler import noise_schedule, reverse_diffusion
+from dimlib.svd import checked
+from dimlib.training import fit
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+GPU = torch.device("cuda")
+
+
+def unet():
+    """A U-Net whose last layer is not zero, so that its answer has all of it in it."""
+    torch.manual_seed(0)
+    net = UNet(32, channels=32)
+    torch.nn.init.normal_(net.leave.weight, std=0.1)
+    return ScoreModel(net, data_std=0.3).eval()
+
+
+@torch.no_grad()
+def test_a_denoiser_is_asked_in_full_precision():
+    """PyTorch's own convolutions are in TF32, which is seen here beside it."""
+    model, x = unet(), torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    on_cpu = model(x, 0.01)
+    model.to(GPU)
+    errors = [((answer(x.to(GPU), 0.01).cpu() - on_cpu).norm() / (on_cpu - x).norm()).item()
+              for answer in (checked(model), model)]
+    assert errors[0] < 1e-5 < 1e-4 < errors[1]
+
+
+@pytest.mark.parametrize("read", [spectrum, flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+def test_readouts_of_points_on_the_gpu(read):
+    sphere = Sphere(3, 8, seed=1)
+    net = MLP(8, width=16)
+    torch.nn.init.normal_(net.linear.weight, std=0.3)
+    model, x = ScoreModel(net, data_std=0.3), sphere.sample(3)
+    here, there = read(model, x, 0.05), read(model.to(GPU), x.to(GPU), 0.05)
+    fields = ("values", "loss") if hasattr(here, "loss") else ("dimension",)
+    for field in fields:
+        assert torch.allclose(*(torch.as_tensor(getattr(found, field)) for found in (here, there)), rtol=0.5, atol=0.2)
+
+
+def test_the_dimension_of_a_sphere_from_a_model_trained_there():
+    sphere = Sphere(3, 20, seed=1)
+    model = ScoreModel(MLP(20, width=64), data_std=sphere.sample(1000).std().item())
+    *_, last = fit(model, sphere.sample(10_000), 600, 500, device="cuda")
+    found = spectrum(model, sphere.sample(10, seed=5).to(GPU), 0.02)
+    assert (found.dimension() == 3).all() and last.loss < 5
+
+
+def test_a_resumed_run_on_the_gpu_is_the_uninterrupted_one(tmp_path):
+    x = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def run(steps_first):
+        torch.manual_seed(0)
+        model = ScoreModel(SecondLook([-1, 1], 1.0, size=8, multipliers=(1, 2)), data_std=0.3)
+        file = tmp_path / f"{steps_first}.safetensors"
+        for part in (steps_first, 20):
+            training = fit(model, x, 20, 16, device="cuda", checkpoint=file, checkpoint_every=5)
+            losses = [progress.loss for progress, _ in zip(training, range(part), strict=False)]
+        return torch.tensor(losses)
+
+    assert torch.allclose(run(10), run(20), rtol=1e-3)
+
+
+def test_samples_are_drawn_on_the_gpu():
+    """In half the digits, but from the same distribution."""
+    sphere = Sphere(3, 8, seed=1)
+    x = reverse_diffusion(exact.denoiser(sphere), 2000, (8,), noise_schedule(0.01, 10.0, 50), device="cuda")
+    assert x.device.type == "cuda" and x.dtype == torch.float32 and len(x) == 2000
+    made = reverse_diffusion(unet().to(GPU), 3, (1, 32, 32), noise_schedule(0.01, 1.0, 5), device="cuda")
+    assert made.shape == (3, 1, 32, 32) and made.isfinite().all()
