@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampler import noisy_copies, precision, rows_per_batch
+from .sampler import noisy_copies, rows_per_batch
 from .score import Denoiser
 from .seeds import stream
-from .svd import Spectrum, check_points, checked
+from .svd import Spectrum, check_points, checked, full_precision
 
 __all__ = ["Readout", "TangentSketch", "denoising_loss", "flipd", "jacobian_spectrum", "lidl", "tangent_sketch"]
 
@@ -188,6 +188,6 @@ def _jacobian_rows(denoiser, point, vectors, sigma, batch_size):
     """For batches of ``vectors`` v, shape (B, d): v and vᵀ J(point)."""
     for v in vectors.split(rows_per_batch(batch_size, point.numel(), point.device)):
         inputs = point.expand(len(v), *point.shape).detach().clone().requires_grad_()
-        with precision("highest"), torch.enable_grad():
+        with full_precision(), torch.enable_grad():
             (rows,) = torch.autograd.grad(denoiser(inputs, sigma), inputs, v.view_as(inputs))
         yield v, rows.flatten(1)

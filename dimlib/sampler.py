@@ -3,7 +3,6 @@
 Everything stays on the device of the points or of the model; large batches go through in chunks.
 """
 
-import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
-__all__ = ["METHODS", "noise_schedule", "noisy_copies", "precision", "reverse_diffusion", "rows_per_batch", "walk"]
+__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch", "walk"]
 
 Noise = Callable[[], Tensor]
 
@@ -112,8 +111,8 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
                       batch_size: int | None = None) -> Tensor:
     """Generate n samples by following the noise levels ``sigmas`` downwards, ending with the denoiser's mean.
 
-    On a CUDA device the network runs in bfloat16 autocast with TF32 products: good for pictures, which is
-    what samples are for. Dimensions (``dimlib.svd``, ``dimlib.readouts``) are always read in full precision.
+    For pictures two or three digits are enough: a large network on a GPU is faster under
+    ``torch.autocast("cuda", torch.bfloat16)``.
 
     Args:
         denoiser: a denoiser (``dimlib.score``).
@@ -139,14 +138,12 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     generator = stream(seed, "reverse diffusion", device)
     batch_size = rows_per_batch(batch_size, torch.Size(shape).numel(), device)
     chunks = []
-    fast = device.type == "cuda"
-    with precision("high" if fast else "highest"), torch.autocast("cuda", torch.bfloat16, enabled=fast):
-        for rows in _split(n, batch_size):
-            noise = partial(torch.randn, (rows, *shape), generator=generator, device=device)
-            x = start + sigmas[0] * noise()
-            for high, low in pairwise(sigmas):
-                x = METHODS[method](denoiser, x, high, low, noise)
-            chunks.append(denoiser(x, sigmas[-1]).float())
+    for rows in _split(n, batch_size):
+        noise = partial(torch.randn, (rows, *shape), generator=generator, device=device)
+        x = start + sigmas[0] * noise()
+        for high, low in pairwise(sigmas):
+            x = METHODS[method](denoiser, x, high, low, noise)
+        chunks.append(denoiser(x, sigmas[-1]).float())
     return torch.cat(chunks)
 
 
@@ -178,19 +175,3 @@ def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: f
 def _split(n: int, size: int) -> Iterator[int]:
     """n as a sum of parts of the given size and what is left."""
     yield from (min(size, n - done) for done in range(0, n, size))
-
-
-@contextlib.contextmanager
-def precision(level: str) -> Iterator[None]:
-    """Products of float32 on a CUDA device in TF32 ("high") or float32 ("highest"), those of convolutions, too.
-
-    PyTorch's own choice is TF32, with ten bits of mantissa, for convolutions and float32 for matrices.
-    """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision(level)
-    torch.backends.cudnn.allow_tf32 = level == "high"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]

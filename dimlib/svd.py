@@ -10,8 +10,9 @@ values of the score matrix in **ε units**; times √K/σ they are the paper's.
     Spectrum.dimension(rule)        a rule that counts the small ones: free
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampler import memory, noisy_copies, precision, rows_per_batch
+from .sampler import memory, noisy_copies, rows_per_batch
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
@@ -148,6 +149,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
 
     The d × d Gram matrix of the noise predictions is accumulated block by block, so memory is
     O(d² + batch · d) and never K × d; its eigenvalues are taken in float64. The noise is the same for every point.
+    The denoiser is asked in full precision, on a GPU too.
 
     Args:
         denoiser: a denoiser (``dimlib.score``).
@@ -271,10 +273,23 @@ def check_points(x):
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
 
 
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 products in float32 on a GPU, too, where those of convolutions are else in TF32, of three digits."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
 def checked(denoiser):
     """The denoiser in full precision, with an error where its answer breaks the contract."""
     def call(x, sigma):
-        with precision("highest"):
+        with full_precision():
             answer = denoiser(x, sigma)
         if answer.shape != x.shape:
             raise ValueError(f"the denoiser returned shape {tuple(answer.shape)} for x of shape {tuple(x.shape)}; "

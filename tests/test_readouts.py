@@ -7,7 +7,6 @@ import torch
 from dimlib import exact
 from dimlib.manifolds import Plane, Sphere
 from dimlib.readouts import denoising_loss, flipd, jacobian_spectrum, lidl, tangent_sketch
-from dimlib.sampler import precision
 from dimlib.svd import spectrum
 
 SIGMA = 0.01
@@ -167,9 +166,9 @@ def test_a_readout_says_what_it_found():
 
 
 @pytest.mark.parametrize("read", [spectrum, flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
-def test_a_dimension_is_read_in_full_precision(read):
+def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     """Forward and backward, whatever was set, and what was set is there again afterwards."""
-    seen = set()
+    seen, before = set(), torch.get_float32_matmul_precision()
 
     def settings():
         return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
@@ -181,7 +180,11 @@ def test_a_dimension_is_read_in_full_precision(read):
             y.register_hook(lambda _: seen.add(settings()))
         return y
 
-    with precision("high"):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.set_float32_matmul_precision("high")
+    try:
         read(denoiser, torch.ones(1, 6), SIGMA)
         assert settings() == (True, "high")
+    finally:
+        torch.set_float32_matmul_precision(before)
     assert seen == {(False, "highest")}
