@@ -5,9 +5,10 @@ Around a point x_0 of M, draw K noisy copies x_i = x_0 + σ ε_i and look at the
 covariance has about d − k eigenvalues near 1 and k near 0. The roots of these eigenvalues are the singular
 values of the score matrix in **ε units**; times √K/σ they are the paper's.
 
-    cost(denoiser, x, sigma)        what the next line will cost
-    spectrum(denoiser, x, sigma)    the singular values at each point: all the cost is here
-    Spectrum.dimension(rule)        a rule that counts the small ones: free
+    cost(denoiser, x, sigma)            what the next line will cost
+    spectrum(denoiser, x, sigma)        the singular values at each point: all the cost is here
+    frame_spectrum(denoiser, x, sigma)  the same from noise along orthonormal frames, where there is no gap
+    Spectrum.dimension(rule)            a rule that counts the small ones: free
 """
 
 import contextlib
@@ -20,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampler import memory, noisy_copies, rows_per_batch
+from .sampler import memory, rows_per_batch
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
-__all__ = ["Cost", "RULES", "Spectrum", "cost", "spectrum"]
+__all__ = ["Cost", "RULES", "Spectrum", "cost", "frame_spectrum", "spectrum"]
 
 RESOLUTION = 0.01  # value of a direction ten noise levels long, σ²/(σ² + (10σ)²): longer ones are all alike
 NOISE_ROWS = 64    # noise is drawn in blocks of this size, whatever the batch: the answer cannot depend on it
@@ -168,11 +169,47 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
     """
     n_scores = checked_number(x, n_scores)
     d = x[0].numel()
-    batch_size = rows_per_batch(batch_size, d, x.device)
+
+    def noise():
+        generator = stream(seed, "spectrum", x.device)
+        for start in range(0, n_scores, NOISE_ROWS):
+            yield torch.randn(NOISE_ROWS, d, generator=generator, device=x.device, dtype=x.dtype)[: n_scores - start]
+
+    return _spectrum(denoiser, x, sigma, noise, n_scores, center, batch_size, directions)
+
+
+@torch.no_grad()
+def frame_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
+                   batch_size: int | None = None) -> Spectrum:
+    """As `spectrum`, with 2 d noises ±√d q_i along a random orthonormal frame q_1, …, q_d instead of K random ones.
+
+    The covariance of this noise is the identity, not only nearly so, and its mean is 0. A normal direction then has
+    the value 1 and not one between 1 ± √(d/K), and a tangent one of length ℓ, in standard deviations of the data
+    along it, has σ²/(σ² + ℓ²), exactly so for a Gaussian. With ``n_scores`` infinite, as it is here for the rules,
+    "cut" is at ½: it counts the directions longer than σ, the visible dimension, with or without a gap.
+    Arguments as for `spectrum`.
+    """
+    checked_number(x, None)
+    d = x[0].numel()
+    square = torch.randn(d, d, generator=stream(seed, "frame", x.device), device=x.device, dtype=x.dtype)
+    frame = d**0.5 * torch.linalg.qr(square).Q
+
+    def noise():
+        for rows in frame.split(NOISE_ROWS // 2):
+            yield torch.cat([rows, -rows])
+
+    return _spectrum(denoiser, x, sigma, noise, np.inf, True, batch_size, False)
+
+
+def _spectrum(denoiser, x, sigma, noise, n_scores, center, batch_size, directions):
+    """The spectrum from blocks of noise, (rows, d) each, that a call of ``noise`` gives, the same for every point."""
+    if not sigma > 0:
+        raise ValueError(f"sigma={sigma}: the noise level must be positive")
+    batch_size = rows_per_batch(batch_size, x[0].numel(), x.device)
     groups = x.split(max(1, batch_size // NOISE_ROWS))                     # points that go through together
     values, losses, vectors = [], [], []
     for points in groups:
-        gram, loss = _gram(denoiser, points, sigma, n_scores, center, seed, batch_size)
+        gram, loss = _gram(denoiser, points, sigma, noise(), center, batch_size)
         losses.append(loss)
         if directions:
             squares, columns = torch.linalg.eigh(gram)
@@ -206,7 +243,8 @@ def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = Non
     n_scores = checked_number(x, n_scores)
     d, part = x[0].numel(), min(n_scores, TRIAL)
     rows = rows_per_batch(None, d, x.device)
-    gram, gathered = _timed(_gram, denoiser, x[:1], sigma, part, False, 0, rows)
+    noise = torch.randn(part, d, device=x.device, dtype=x.dtype).split(NOISE_ROWS)
+    gram, gathered = _timed(_gram, denoiser, x[:1], sigma, noise, False, rows)
     small = gram[0][0, :SMALL, :SMALL]
     solved = _timed(torch.linalg.eigvalsh, small)[1] * (d / len(small)) ** 3
     together = min(len(x), max(1, rows // NOISE_ROWS))
@@ -242,22 +280,21 @@ def _matrices(d):
     return 4 * 8 * d**2
 
 
-def _gram(denoiser, points, sigma, n_scores, center, seed, batch_size):
+def _gram(denoiser, points, sigma, noise, center, batch_size):
     """Gram matrix of the noise predictions (P, d, d) over K and denoising loss (P,) of a few points, float64."""
     exact = torch.device("cpu") if points.device.type == "mps" else points.device   # where float64 exists
-    generator = stream(seed, "spectrum", points.device)
     d = points[0].numel()
     gram = torch.zeros(len(points), d, d, dtype=torch.float64, device=exact)
-    total, loss = 0.0, 0.0
-    for start in range(0, n_scores, NOISE_ROWS):
-        copies, noise = noisy_copies(points.flatten(1), sigma, NOISE_ROWS, generator)
-        copies, noise = copies[:, : n_scores - start], noise[: n_scores - start]            # (P, rows, d), (rows, d)
+    total, loss, n_scores = 0.0, 0.0, 0
+    for block in noise:                                                    # (rows, d)
+        copies = points.flatten(1)[:, None] + sigma * block                # (P, rows, d)
         batches = copies.reshape(-1, *points.shape[1:]).split(batch_size)
         predicted = torch.cat([noise_prediction(checked(denoiser), batch, sigma) for batch in batches]).view_as(copies)
-        loss = loss + (predicted - noise).to(exact, torch.float64).square().flatten(1).sum(1)
+        loss = loss + (predicted - block).to(exact, torch.float64).square().flatten(1).sum(1)
         rows = predicted.to(exact, torch.float64)                          # (P, rows, d)
         gram.baddbmm_(rows.mT, rows)                                       # in place: a sum of d × d copies costs more
         total = total + rows.sum(1, keepdim=True)
+        n_scores += len(block)
     if center:
         gram = gram - total.mT @ total / n_scores
     return gram / n_scores, loss / n_scores

@@ -12,7 +12,7 @@ from dimlib import svd
 from dimlib.exact import Empirical, denoiser
 from dimlib.manifolds import Plane, SpaghettiLine, Sphere, Union
 from dimlib.score import noise_prediction
-from dimlib.svd import RULES, spectrum
+from dimlib.svd import RULES, frame_spectrum, spectrum
 
 cheap_rules = pytest.mark.parametrize("rule", ["recommended", "gap", "cut"])
 
@@ -324,6 +324,37 @@ def test_one_dimension_is_refused():
         spectrum(denoiser(Plane(1, 1)), torch.randn(3, 1), 0.1)
 
 
+# ---------------------------------------------------------------- noise along a frame
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.1, 0.4])
+def test_a_frame_gives_the_exact_values_of_a_gaussian_and_counts_what_is_longer_than_sigma(sigma):
+    """Lengths of all sizes, from 0.01 to 3: no gap anywhere. Random noise of as many scores spreads the values."""
+    lengths = torch.logspace(-2, 0.5, 40, dtype=torch.float64)
+    plane = Plane(40, 60, std=lengths, seed=3, offset=2.0)
+    x = plane.sample(2, seed=1).double()
+    found = frame_spectrum(denoiser(plane), x, sigma)
+    exact = torch.cat([sigma**2 / (sigma**2 + lengths**2), torch.ones(20)]).sort(descending=True).values
+    assert np.allclose(found.values, exact, atol=1e-6)
+    assert found.dimension("cut").tolist() == [int((lengths > sigma).sum())] * 2
+    assert not np.allclose(spectrum(denoiser(plane), x, sigma, n_scores=120).values, exact, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(40,), (1, 5, 8)])
+def test_a_frame_sees_a_sphere_as_many_scores_do(shape):
+    sphere = Sphere(7, 40, seed=2, offset=5.0)
+    x = sphere.sample(3, seed=1).view(-1, *shape)
+    found = frame_spectrum(lambda y, s: denoiser(sphere)(y.flatten(1), s).view_as(y), x, 0.01, batch_size=7)
+    assert all(found.dimension(rule).tolist() == [7] * 3 for rule in RULES)
+    assert found.loss == pytest.approx([7] * 3, abs=0.1)
+
+
+def test_a_frame_calls_the_denoiser_twice_per_dimension():
+    rows = []
+    frame_spectrum(lambda x, sigma: rows.append(len(x)) or 0 * x, torch.zeros(1, 30), 0.1)
+    assert sum(rows) == 60
+
+
 # ---------------------------------------------------------------- errors
 
 X = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
@@ -342,14 +373,16 @@ def identity(x, sigma):
     (torch.full((2, 5), float("inf")), "NaN or infinite values: remove or impute"),
 ])
 def test_bad_points_are_refused(x, message):
-    with pytest.raises(ValueError, match=message):
-        spectrum(identity, x, 0.1)
+    for read in (spectrum, frame_spectrum):
+        with pytest.raises(ValueError, match=message):
+            read(identity, x, 0.1)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
 def test_bad_noise_levels_are_refused(sigma):
-    with pytest.raises(ValueError, match="sigma=.*must be positive"):
-        spectrum(identity, X, sigma)
+    for read in (spectrum, frame_spectrum):
+        with pytest.raises(ValueError, match="sigma=.*must be positive"):
+            read(identity, X, sigma)
 
 
 @pytest.mark.parametrize("n_scores", [5, 1, 0, -3])
