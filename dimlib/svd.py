@@ -102,7 +102,8 @@ class Spectrum:
     Attributes:
         values: shape (P, d), descending, in ε units: near 1 on normal, near 0 on tangent directions.
         loss: shape (P,): the denoising loss E‖ε̂ − ε‖² at each point; its floor is the dimension.
-        sigma: noise level. n_scores: number K of noisy copies. center: whether the mean was subtracted.
+        sigma: noise level. n_scores: number K of noisy copies, for the rules, which expect the spread that it causes;
+            infinite where there is none. center: whether the mean was subtracted.
         directions: shape (P, d, d), where asked for: row i is the unit vector that belongs to value i, so that
             ``directions[:, d - k:]`` span the tangent and the others the normal space.
     """
@@ -110,7 +111,7 @@ class Spectrum:
     values: NDArray
     loss: NDArray
     sigma: float
-    n_scores: int
+    n_scores: float
     center: bool
     directions: NDArray | None = None
 

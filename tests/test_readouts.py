@@ -7,7 +7,7 @@ import torch
 from dimlib import exact
 from dimlib.manifolds import Plane, Sphere
 from dimlib.readouts import denoising_loss, flipd, jacobian_spectrum, lidl, tangent_sketch
-from dimlib.svd import spectrum
+from dimlib.svd import frame_spectrum, spectrum
 
 SIGMA = 0.01
 MANIFOLDS = [Plane(5, 20, seed=1, offset=3.0), Sphere(1, 30, seed=2, offset=3.0),
@@ -165,7 +165,8 @@ def test_a_readout_says_what_it_found():
     assert repr(found).startswith("Readout of 2 points, σ = 0.1: median dimension ")
 
 
-@pytest.mark.parametrize("read", [spectrum, flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize(
+    "read", [spectrum, frame_spectrum, flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
 def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     """Forward and backward, whatever was set, and what was set is there again afterwards."""
     seen, before = set(), torch.get_float32_matmul_precision()
