@@ -89,11 +89,13 @@ def test_nothing_is_loaded_from_another_host(page):
     assert not foreign
 
 
+in_a_browser = pytest.mark.skipif(
+    BROWSER is None, reason="this machine has no Chromium to open the pages in; Debian: apt-get install chromium")
+
+
 @pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(SITE)), scope="module")
 def opened(request, tmp_path_factory):
     """A page after its scripts ran in a browser without a network, and the browser's complaints."""
-    if BROWSER is None:
-        pytest.skip("this machine has no Chromium to open the pages in; Debian: apt-get install chromium")
     command = [
         BROWSER,
         "--headless",
@@ -118,11 +120,13 @@ def opened(request, tmp_path_factory):
     return done.stdout, console
 
 
+@in_a_browser
 def test_the_browser_has_nothing_to_complain_about(opened):
     _, console = opened
     assert not [line for line in console if not GREETING.search(line)]
 
 
+@in_a_browser
 def test_formulas_are_rendered(opened):
     html, _ = opened
     assert ("<mjx-container" in html) == ('class="math' in html)
