@@ -1,4 +1,4 @@
-"""Dimension has a scale: the estimate over a range of noise levels, and the plateau on which it rests."""
+"""The dimension against the noise level, and the answer: the dimension on a plateau, with its doubts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,44 +15,47 @@ __all__ = ["DimensionCurve", "Estimate", "dimension_curve"]
 
 @dataclass(frozen=True, repr=False)
 class Estimate:
-    """A dimension with its doubts.
+    """The dimension at P points, ``dimension()``, with its doubts.
 
     Attributes:
-        dimension: shape (P,): the dimension at each point, at noise level ``sigma``.
-        sigma: the noise level that the plateau rule chose. plateau: lowest and highest σ of the plateau.
-        warnings: what speaks against the answer, in words; empty where nothing does.
+        sigma, plateau: the noise level of the answer; the lowest and the highest noise level of its plateau.
+        warnings: reasons to doubt the answer, in words; empty where there are none.
     """
 
-    dimension: NDArray
+    _dimension: NDArray
     sigma: float
     plateau: tuple[float, float]
     warnings: tuple[str, ...]
 
+    def dimension(self) -> NDArray:
+        """The dimension at each point, shape (P,)."""
+        return self._dimension
+
     @property
     def mean(self) -> float:
         """Mean dimension over the points."""
-        return float(self.dimension.mean())
+        return float(self._dimension.mean())
 
     @property
     def median(self) -> float:
         """Median dimension over the points."""
-        return float(np.median(self.dimension))
+        return float(np.median(self._dimension))
 
     @property
     def standard_error(self) -> float:
         """Standard error of the mean over the points; nan for a single point."""
-        return float(_standard_error(self.dimension))
+        return float(_standard_error(self._dimension))
 
     def __repr__(self) -> str:
         low, high = self.plateau
         lines = [f"dimension {self.mean:.2f} ± {self.standard_error:.2f} (median {self.median:g}, "
-                 f"{len(self.dimension)} points) at σ = {self.sigma:.3g}, plateau {low:.3g} to {high:.3g}"]
+                 f"{len(self._dimension)} points) at σ = {self.sigma:.3g}, plateau {low:.3g} to {high:.3g}"]
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
 
 @dataclass(frozen=True, repr=False)
 class DimensionCurve:
-    """Dimension against noise level, k(σ): one `Spectrum` per σ, ascending."""
+    """Dimension against noise level, k(σ): one `Spectrum` for each σ, ascending."""
 
     spectra: tuple[Spectrum, ...]
 
@@ -62,26 +65,26 @@ class DimensionCurve:
         return np.array([s.sigma for s in self.spectra])
 
     def at(self, index) -> "DimensionCurve":
-        """The curve at some of the points, such as one component of a union."""
+        """The curve at some of the points."""
         return DimensionCurve(tuple(spectrum.at(index) for spectrum in self.spectra))
 
-    def dimensions(self, rule: str = "recommended") -> NDArray:
+    def dimension(self, rule: str = "recommended") -> NDArray:
         """Dimension at each noise level and point, shape (S, P)."""
         return np.stack([s.dimension(rule) for s in self.spectra])
 
     def standard_errors(self, rule: str = "recommended") -> NDArray:
         """Standard error of the mean over the points at each noise level, shape (S,); nan for a single point."""
-        return _standard_error(self.dimensions(rule))
+        return _standard_error(self.dimension(rule))
 
     def estimate(self, rule: str = "recommended") -> Estimate:
-        """The answer on the plateau: the longest run of noise levels that agree with one another.
+        """The answer on the plateau, which is the longest run of noise levels that agree with each other.
 
-        Two levels agree if their dimensions differ by at most ½, on average over the points. All data are
-        0-dimensional to noise that is much larger than they are, and finite data to noise much smaller than their
-        spacing, so a run at 0 counts only if there is no other. Of two runs as long, the one at lower σ is
-        taken, and in it the level with the largest median contrast.
+        Two levels agree if their dimensions differ by at most ½, on average over the points. A plateau at 0 is taken
+        only if there is no other, because all data have dimension 0 for noise much larger than they are, or much
+        smaller than the distances between the points. Of two plateaus of equal length, the one at smaller σ is taken.
+        In it, the level with the largest median contrast gives the answer.
         """
-        answers = self.dimensions(rule)
+        answers = self.dimension(rule)
         agree = np.abs(answers[:, None] - answers[None]).mean(axis=2) <= 0.5            # (S, S)
         zero = answers.mean(axis=1) < 0.5
         agree &= zero[:, None] == zero[None]
@@ -107,7 +110,7 @@ class DimensionCurve:
         return tuple(text for holds, text in doubts if holds)
 
     def __repr__(self) -> str:
-        answers = self.dimensions()
+        answers = self.dimension()
         rows = [f"  σ = {sigma:<8.3g} k = {row.mean():.2f} (median {np.median(row):g})"
                 for sigma, row in zip(self.sigmas, answers, strict=True)]
         return "\n".join([repr(self.estimate()), *rows])
@@ -119,12 +122,14 @@ def _standard_error(answers):
 
 
 def dimension_curve(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], n_scores: int | None = None,
-                    center: bool = True, seed: int = 0, batch_size: int | None = None) -> DimensionCurve:
-    """Spectra at several noise levels, with the same noise at all of them. Arguments as for `spectrum`.
+                    center: bool = True, seed: int = 0, batch_size: int | None = None,
+                    noise: str = "gaussian") -> DimensionCurve:
+    """Spectra at several noise levels, with the same noise at each. Arguments as for `spectrum`.
 
     ``print(dimension_curve(...))`` shows the answer, its standard error over the points, its plateau and its doubts.
     """
     levels = sorted({float(s) for s in sigmas})
     if len(levels) < 2:
         raise ValueError(f"a curve needs at least two noise levels, got {levels}")
-    return DimensionCurve(tuple(spectrum(denoiser, x, s, n_scores, center, seed, batch_size) for s in levels))
+    return DimensionCurve(tuple(
+        spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise) for s in levels))

@@ -1,10 +1,5 @@
-"""The sampler: clouds of noisy copies for the estimate, reverse diffusion for pictures.
+"""The sampler: noisy copies of points, for the dimension; reverse diffusion and walks, for pictures."""
 
-Everything stays on the device of the points or of the model; large batches go through in chunks.
-"""
-
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -12,53 +7,48 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .machine.checks import check_sigma
+from .machine.compute import rows_per_batch
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
-__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "rows_per_batch", "walk"]
+__all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "walk"]
 
-Noise = Callable[[], Tensor]
-
-ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
-
-
-def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -> int:
-    """The given batch size, or one that fits a quarter of a GPU's free memory, or 100 MB elsewhere, near the caches."""
-    if batch_size is not None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1, or None to choose it from the memory")
-        return batch_size
-    share = memory(device) / 4 if device.type == "cuda" else 1e8
-    return max(1, int(share / (4 * ACTIVATIONS_PER_ENTRY * entries)))
-
-
-def memory(device: torch.device) -> float:
-    """Bytes that are free on a GPU, or that the machine has; infinite where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return math.inf
+BLOCK = 64                       # copies of a point that are made at a time
+NOISES = "gaussian", "frame"
+Noise = Callable[[], Tensor]     # draws ε of the shape of x
 
 
 def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """n noisy copies x_0 + σ ε_i of every point, and their noise.
+    """n noisy copies x_0 + σ ε_i of every point, with ε_i ~ N(0, I), and their noise.
 
-    The noise is the same for every point (common random numbers): differences between points, and between
-    noise levels drawn with the same seed, are then differences of the data, not of the draw.
-
-    Args:
-        x0: points, shape ``(P, *shape)``.
-        generator: a generator on the device of x0.
-
-    Returns:
-        copies, shape ``(P, n, *shape)``, and the noise ε, shape ``(n, *shape)``.
+    All points get the same noise (common random numbers). So differences between the points, and between noise levels
+    with the same seed, come from the data and not from the draw. x0 has the shape ``(P, *shape)``, sigma is in its
+    units and positive, the generator is on its device. Returns the copies, shape ``(P, n, *shape)``, and the noise ε,
+    shape ``(n, *shape)``.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma={sigma}: the noise level must be positive")
+    check_sigma(sigma)
     noise = torch.randn((n, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype)
     return x0[:, None] + sigma * noise, noise
+
+
+def copies_in_blocks(x0: Tensor, sigma: float, n: int, seed: int, noise: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Copies and noise as from `noisy_copies`, at most 64 of each point at a time, for a spectrum.
+
+    "gaussian" makes n copies. "frame" makes 2 d, with the noise ±√d q_i for a random orthonormal frame q_1, …, q_d;
+    its mean is exactly 0 and its covariance exactly the identity."""
+    if noise == "gaussian":
+        generator = stream(seed, "spectrum", x0.device)
+        for start in range(0, n, BLOCK):                                   # whole blocks, so that n changes no noise
+            copies, drawn = noisy_copies(x0, sigma, BLOCK, generator)
+            yield copies[:, : n - start], drawn[: n - start]
+    else:
+        check_sigma(sigma)
+        d = x0[0].numel()
+        square = torch.randn(d, d, generator=stream(seed, "frame", x0.device), device=x0.device, dtype=x0.dtype)
+        for rows in (d**0.5 * torch.linalg.qr(square).Q).split(BLOCK // 2):
+            drawn = torch.cat([rows, -rows]).view(-1, *x0.shape[1:])
+            yield x0[:, None] + sigma * drawn, drawn
 
 
 def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
@@ -68,7 +58,7 @@ def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
     return torch.logspace(torch.tensor(sigma_max).log10(), torch.tensor(sigma_min).log10(), steps + 1)
 
 
-# One step from noise level ``high`` to ``low``. All have one signature; noise() draws ε of the shape of x.
+# Each method is one step from noise level ``high`` to ``low``.
 
 def euler(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
     """Euler's method on the probability-flow ODE dx/dσ = ε̂(x, σ) (Song et al. 2021). One evaluation."""
@@ -83,46 +73,37 @@ def heun(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -
 
 
 def euler_maruyama(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
-    """Euler–Maruyama on the reverse VE SDE (Song et al. 2021). One evaluation.
-
-    x ← x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε, from σ to σ'.
-    """
+    """x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε from σ to σ': the reverse VE SDE (Song et al. 2021). One evaluation."""
     variance = high**2 - low**2
     return x - variance / high * noise_prediction(denoiser, x, high) + variance**0.5 * noise()
 
 
 def predictor_corrector(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
-    """Euler–Maruyama, then one Langevin step at the lower level (Song et al. 2021, Algorithm 2). Two evaluations.
-
-    The corrector's step size is τ = (0.16 σ')²: x ← x + τ s(x, σ') + √(2τ) ε.
-    """
+    """Euler–Maruyama, then a Langevin step x + τ s(x, σ') + √(2τ) ε of size τ = (0.16 σ')² at the lower level σ'
+    (Song et al. 2021, Algorithm 2). Two evaluations."""
     x = euler_maruyama(denoiser, x, high, low, noise)
     size = (0.16 * low) ** 2
     return x - size / low * noise_prediction(denoiser, x, low) + (2 * size) ** 0.5 * noise()
 
 
-METHODS: dict[str, Callable[[Denoiser, Tensor, float, float, Noise], Tensor]] = {
-    "euler": euler, "heun": heun, "euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
+METHODS = {method.__name__: method for method in (euler, heun, euler_maruyama, predictor_corrector)}
 
 
 @torch.no_grad()
 def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: Tensor, method: str = "heun",
                       seed: int = 0, start: float | Tensor = 0.0, device: str | torch.device = "cpu",
                       batch_size: int | None = None) -> Tensor:
-    """Generate n samples by following the noise levels ``sigmas`` downwards, ending with the denoiser's mean.
+    """Generate n samples: start from noise, lower the noise level step by step, and denoise the result once more.
 
-    For pictures two or three digits are enough: a large network on a GPU is faster under
-    ``torch.autocast("cuda", torch.bfloat16)``.
+    On a GPU a large network is faster under ``torch.autocast("cuda", torch.bfloat16)``, which is enough for pictures.
 
     Args:
-        denoiser: a denoiser (``dimlib.score``).
-        n, shape: number of samples and the shape of one.
+        denoiser: a denoiser (``dimlib.score``), on the device.
+        n, shape: number of samples, and the shape of one.
         sigmas: decreasing noise levels, as from `noise_schedule`.
-        method: "heun", "euler", "euler_maruyama" or "predictor_corrector".
-        seed: seed of all noise.
-        start: mean of the initial N(start, σ_max² I): the mean of the data, where it is not near 0.
-        device: where to sample; the denoiser must live there.
-        batch_size: samples at a time; chosen from the memory where not given.
+        method, seed: one of the ``METHODS`` of a step, and the seed of all noise.
+        start: mean of the initial N(start, σ_max² I); give the mean of the data where it is far from 0.
+        batch_size: samples at a time; chosen from the memory where not given. It changes the noise of the samples.
 
     Returns:
         Samples, shape ``(n, *shape)``, float32, on ``device``.
@@ -137,30 +118,25 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     device = torch.device(device)
     generator = stream(seed, "reverse diffusion", device)
     batch_size = rows_per_batch(batch_size, torch.Size(shape).numel(), device)
-    chunks = []
-    for rows in _split(n, batch_size):
-        noise = partial(torch.randn, (rows, *shape), generator=generator, device=device)
+    samples = []
+    for first in range(0, n, batch_size):
+        noise = partial(torch.randn, (min(batch_size, n - first), *shape), generator=generator, device=device)
         x = start + sigmas[0] * noise()
         for high, low in pairwise(sigmas):
             x = METHODS[method](denoiser, x, high, low, noise)
-        chunks.append(denoiser(x, sigmas[-1]).float())
-    return torch.cat(chunks)
+        samples.append(denoiser(x, sigmas[-1]).float())
+    return torch.cat(samples)
 
 
 @torch.no_grad()
 def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: float, n_steps: int) -> Tensor:
-    """Walk over M from x: a step of the given length, back onto M by the denoiser, on in the direction just taken.
+    """Walk along the manifold: take a step, denoise the result, and go on in the direction of the last move.
 
         x ← D(x + h v, σ),   v ← (x − x_before) / ‖x − x_before‖
 
-    With a tangent direction this follows M, however it bends; with a normal one the denoiser undoes every step.
-
-    Args:
-        x, direction: one point and a direction of any length but 0, both of shape ``shape``.
-        sigma: noise level of the denoiser. step: length h, best a few σ.
-
-    Returns:
-        The path with its start, shape ``(n_steps + 1, *shape)``.
+    Along a tangent direction the walk follows the manifold; along a normal one the denoiser undoes each step. x is one
+    point, direction a vector of its shape and of any length but 0, step the length h (a few σ is best). Returns the
+    path with its start, shape ``(n_steps + 1, *shape)``.
     """
     if x.shape != direction.shape or not direction.norm() > 0:
         raise ValueError(f"direction must be a vector other than 0 of the shape of x, {tuple(x.shape)}, "
@@ -170,8 +146,3 @@ def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: f
         path.append(denoiser((path[-1] + step * direction / direction.norm())[None], sigma)[0])
         direction = path[-1] - path[-2]
     return torch.stack(path)
-
-
-def _split(n: int, size: int) -> Iterator[int]:
-    """n as a sum of parts of the given size and what is left."""
-    yield from (min(size, n - done) for done in range(0, n, size))

@@ -1,7 +1,7 @@
 """Independent random streams from one seed.
 
-Data and noise drawn with the same seed must not be the same random numbers, so every purpose has a stream
-of its own: what the stream is for goes into its seed.
+Data and noise that are drawn with the same seed must not be the same random numbers. So each purpose has a stream of
+its own, whose seed is made of the user's seed and the name of the purpose.
 """
 
 import zlib

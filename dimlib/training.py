@@ -1,15 +1,14 @@
-"""Denoising score matching: the training loop, as a generator.
+"""Training by denoising score matching.
 
 The loss is the squared error of the predicted noise, in ε units, summed over coordinates (Vincent 2011):
 
     E ‖ε̂(x_0 + σ ε, σ) − ε‖² = E ‖D(x_0 + σ ε, σ) − x_0‖² / σ²,
 
-with σ log-uniform in the model's range. Its floor is not zero: noise along the manifold cannot be
-predicted, so for small σ a perfect denoiser loses exactly k, the intrinsic dimension.
+where σ is log-uniform in the model's range. The smallest possible loss is not zero, because noise along the manifold
+cannot be predicted: at small σ a perfect denoiser has the loss k, the intrinsic dimension.
 """
 
 import copy
-import json
 import math
 import time
 import zlib
@@ -20,22 +19,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Muon
-from tqdm import tqdm
 
-from .score import Denoiser, ScoreModel, read_tensors, write_tensors
+from .machine.checks import check_training
+from .machine.compute import choose_device
+from .machine.tensors import read_checkpoint, write_checkpoint
+from .score import Denoiser, ScoreModel, beside
 from .seeds import stream
 
-__all__ = ["Progress", "choose_device", "fit", "show"]
+__all__ = ["Progress", "train", "train_steps"]
 
-OUTER = ("net.enter.", "net.leave.", "net.linear.", "net.look.enter.", "net.look.leave.")  # layers that touch the data
 WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One training step: its loss in ε units, the excess over the exact denoiser's (nan without one), its rate.
-
-    ``seconds`` is the time since training began, without that spent outside of `fit` or lost by an interruption.
+    """One training step: its number, from 0; the loss of its batch, and its excess over the exact denoiser's (nan
+    without one), in ε units; its learning rate; seconds of training so far, without the caller's time between steps.
     """
 
     step: int
@@ -45,60 +44,61 @@ class Progress:
     seconds: float
 
 
-def choose_device(device: str = "auto") -> torch.device:
-    """"auto" is the first of cuda, mps and cpu that is there; anything else is taken at its word."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def train(model: ScoreModel, x: Tensor, steps: int, **options) -> ScoreModel:
+    """Train the model on data x and return it. Arguments and errors as for `train_steps`."""
+    for _ in train_steps(model, x, steps, **options):
+        pass
+    return model
 
 
-def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 5e-3, seed: int = 0,
-        device: str = "auto", exact: Denoiser | None = None, checkpoint: str | Path | None = None,
-        checkpoint_every: int = 500) -> Iterator[Progress]:
-    """Train ``model`` on x, yielding a `Progress` after every step; drain it, or stop early by breaking off.
+def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 5e-3, seed: int = 0,
+                device: str = "auto", exact: Denoiser | None = None, checkpoint: str | Path | None = None,
+                checkpoint_every: int = 500) -> Iterator[Progress]:
+    """Train the model on data x, one step for each `Progress` that is taken from the returned iterator.
 
-    Muon (Jordan 2024) for the matrices between the outer layers and Adam for the rest, linear warm-up, cosine decay to
-    zero, gradients clipped. What is optimised is a copy: ``model`` itself holds the exponential moving average
-    of the weights, so it can be used as it is at any time.
-    Batches and noise of a step depend on (seed, step) only, so a resumed run is the uninterrupted one; it begins by
-    yielding the steps that the checkpoint knows, all at once.
+    Nothing is trained until the iterator is used; a loop that stops early stops the training. The model can be used at
+    any time: its weights are the exponential moving average of the weights that are optimised, which are a copy.
+    Muon (Jordan 2024) optimises the matrices between the outer layers, and Adam all else. The learning rate rises
+    linearly for 100 steps and falls to zero along a cosine; the norm of the gradients is limited to 1.
+
+    Batches and noise depend on (seed, step) only. So a run that continues from a checkpoint equals one that was never
+    interrupted; it yields the steps of the checkpoint first, all at once.
 
     Args:
         model: the model to train, moved to ``device``.
         x: data, shape ``(N, *shape)``, finite, N ≥ 2.
-        steps, batch_size, lr: length of the run, points per step, peak learning rate. Wide networks need a smaller
-            one: a U-Net of 64 channels is unstable at 5e-3, and not at 2e-3.
-        seed: seed of batches and noise (the weights' own is whatever made ``model``).
-        device: "auto", or a torch device.
+        steps, batch_size: number of steps, and points per step.
+        lr: largest learning rate. A wide network needs a smaller one: a U-Net of 64 channels needs 2e-3.
+        seed: seed of batches and noise. (The initial weights are those of ``model``.)
+        device: "auto", or the name of a torch device.
         exact: the exact denoiser of the data, to report the excess loss E‖ε̂ − ε̂*‖².
-        checkpoint: file to save to every ``checkpoint_every`` steps and to resume from if it exists.
+        checkpoint: a file, saved every ``checkpoint_every`` steps. If it exists, training continues from it.
 
     Raises:
-        ValueError: bad data, or a checkpoint of another run; FloatingPointError: a loss that is not finite.
+        ValueError: bad data, or a checkpoint of another run.
+        FloatingPointError: a loss that is not finite.
     """
-    _check(model, x, steps, batch_size)
+    check_training(x, model.sigma_min, steps, batch_size)
     device = choose_device(device)
     model.to(device).eval()
     x = x.to(device, torch.float32)
     student = copy.deepcopy(model).train()
     optimizers = _optimizers(student)
-    history, identity = [], None
+    state = {"average": model, "student": student}
+    history, run = [], None
     if checkpoint:
-        identity = {"model": model.config, "data": zlib.crc32(x.cpu().numpy().tobytes()), "steps": steps,
-                    "batch_size": batch_size, "lr": lr, "seed": seed}
-        history = _restore(checkpoint, identity, model, student, optimizers)
+        run = {"model": model.config, "data": zlib.crc32(x.cpu().numpy().tobytes()), "steps": steps,
+               "batch_size": batch_size, "lr": lr, "seed": seed}
+        history = [Progress(int(step), *rest) for step, *rest in read_checkpoint(checkpoint, run, state, optimizers)]
     yield from history
     seconds = history[-1].seconds if history else 0.0
     for step in range(len(history), steps):
         started = time.perf_counter()
         rate = lr * _schedule(step, steps)
         x0, sigma, noise = _batch(model, x, batch_size, seed, step)
-        level = sigma.reshape(-1, *[1] * (x.ndim - 1))
-        noisy = x0 + level * noise
+        noisy = x0 + beside(sigma, x0) * noise
         denoised = student(noisy, sigma)
-        loss = _squared_error(denoised, x0, level)
+        loss = _squared_error(denoised, x0, sigma)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss at step {step} is {loss.item()}: lower lr={lr:g}, or scale the data")
         student.zero_grad()
@@ -108,44 +108,21 @@ def fit(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: flo
             optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
         _average(model, student, step)
-        excess = _squared_error(denoised.detach(), exact(noisy, sigma), level).item() if exact else float("nan")
+        excess = _squared_error(denoised.detach(), exact(noisy, sigma), sigma).item() if exact else float("nan")
         seconds += time.perf_counter() - started
         history.append(Progress(step, loss.item(), excess, rate, seconds))
         if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            _save(checkpoint, identity, history, model, student, optimizers)
+            write_checkpoint(checkpoint, run, [astuple(progress) for progress in history], state, optimizers)
         yield history[-1]
 
 
-def show(run: Iterator[Progress], steps: int) -> Iterator[Progress]:
-    """Pass a run of `fit` on, with a progress bar where standard error is a terminal, so never into a notebook."""
-    with tqdm(run, total=steps, unit="step", disable=None) as bar:
-        for progress in bar:
-            bar.set_postfix(loss=f"{progress.loss:.3g}", refresh=False)
-            yield progress
-
-
-def _check(model, x, steps, batch_size):
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
-        raise ValueError("x must be a tensor of shape (N, *shape) with at least two points, got "
-                         f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
-    if not torch.isfinite(x).all():
-        raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
-    spread = x.float().std(0).norm().item()
-    if spread == 0:
-        raise ValueError("all points of x are the same: there is nothing to learn")
-    if model.sigma_min > spread:
-        raise ValueError(f"sigma_min={model.sigma_min:g} is larger than the spread of the data, {spread:.2g}: "
-                         "at that noise level they are one point; lower it")
-
-
 def _optimizers(student):
-    """Muon where a step should turn all directions alike, with the step size of Adam; Adam everywhere else."""
-    inner, outer = [], []
-    for name, p in student.named_parameters():
-        (inner if p.ndim == 2 and not name.startswith(OUTER) else outer).append(p)
-    return [*([Muon(inner, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if inner else []), Adam(outer)]
+    """Muon for matrices, with the step size of Adam; Adam for vectors and for the layers that touch the data."""
+    inner, rest = [], []
+    for layer in student.modules():
+        for p in layer.parameters(recurse=False):
+            (inner if p.ndim == 2 and not hasattr(layer, "touches_data") else rest).append(p)
+    return [*([Muon(inner, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if inner else []), Adam(rest)]
 
 
 def _schedule(step, steps):
@@ -154,10 +131,8 @@ def _schedule(step, steps):
 
 
 def _batch(model, x, batch_size, seed, step):
-    """Points, noise levels and noise in antithetic pairs ±ε.
-
-    At small σ the gradient of one noisy point is of order 1/σ and odd in ε but for a part of order 1, which
-    is what there is to learn: in a pair the noise of order 1/σ cancels.
+    """Points, noise levels and noise of one step, in antithetic pairs: each point with ε and with −ε. At small σ the
+    gradient of one noisy point has a part of size 1/σ that is odd in ε. It cancels in a pair; what is left is learned.
     """
     generator = stream(seed, f"training step {step}", x.device)
     pairs = (batch_size + 1) // 2
@@ -168,43 +143,11 @@ def _batch(model, x, batch_size, seed, step):
     return x[index].repeat(2, *[1] * (x.ndim - 1)), sigma.repeat(2), torch.cat([noise, -noise])
 
 
-def _squared_error(denoised, target, level):
-    return ((denoised - target) / level).square().flatten(1).sum(1).mean()
+def _squared_error(denoised, target, sigma):
+    return ((denoised - target) / beside(sigma, target)).square().flatten(1).sum(1).mean()
 
 
 @torch.no_grad()
 def _average(model, student, step):
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(model.parameters()), list(student.parameters()), 1 - decay)
-
-
-def _save(path, identity, history, model, student, optimizers):
-    tensors = {"history": torch.tensor([astuple(progress) for progress in history], dtype=torch.float64)}
-    tensors |= {f"average.{k}": t for k, t in model.state_dict().items()}
-    tensors |= {f"student.{k}": t for k, t in student.state_dict().items()}
-    for i, optimizer in enumerate(optimizers):
-        for j, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer{i}.{j}.{k}": t for k, t in state.items()}
-    write_tensors(tensors, path, {"training": json.dumps(identity)})
-
-
-def _restore(path, identity, model, student, optimizers) -> list[Progress]:
-    if not Path(path).exists():
-        return []
-    tensors, header = read_tensors(path, "training")
-    if header != identity:
-        differing = ", ".join(key for key in identity if header.get(key) != identity[key])
-        raise ValueError(f"{path} belongs to another run, with other {differing}: delete it, or name another file")
-
-    def part(name):
-        return {k.removeprefix(name + "."): t for k, t in tensors.items() if k.startswith(name + ".")}
-
-    model.load_state_dict(part("average"))
-    student.load_state_dict(part("student"))
-    for i, optimizer in enumerate(optimizers):
-        state = {}
-        for key, tensor in part(f"optimizer{i}").items():
-            index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return [Progress(int(step), *rest) for step, *rest in tensors["history"].tolist()]

@@ -1,9 +1,9 @@
 """The rivals: estimators of scikit-dimension and scikit-learn, in one table.
 
-Each method runs in a process of its own, so that one that hangs, crashes or is killed for its memory costs no more than
-its time: it gives nan and a warning, and the table goes on.
+Each method runs in a process of its own with a time limit. A method that hangs, crashes or needs too much memory gives
+nan and a warning, and the others go on. The process runs
 
-    python -m dimlib.baselines METHOD DATA.npy    what that process does: print the dimension and the seconds
+    python -m dimlib.compare.baselines METHOD DATA.npy    print the dimension and the seconds
 """
 
 import importlib.util
@@ -53,8 +53,10 @@ def _local_pca(x: NDArray) -> float:
 
 
 def _probabilistic_pca(x: NDArray) -> float:
-    """The number of components of largest evidence (Minka 2000): scikit-learn's PCA(n_components="mle"), without the
-    loops over d³ numbers, which take it many minutes in a thousand dimensions.
+    """The number of components with the largest evidence (Minka 2000).
+
+    The same as scikit-learn's PCA(n_components="mle"), which loops over d³ numbers in Python and takes many minutes in
+    a thousand dimensions.
     """
     n, d = x.shape
     if n < d:
@@ -99,10 +101,10 @@ METHODS: dict[str, Callable[[NDArray], float]] = {
 
 @dataclass(frozen=True)
 class Baseline:
-    """What one method says of the data: a dimension and the seconds that it took, both nan where it failed."""
+    """The estimate of one method for all the data, and the seconds that it took; both are nan where it failed."""
 
     method: str
-    dimension: float
+    estimate: float
     seconds: float
 
 
@@ -112,8 +114,8 @@ def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: flo
     Args:
         x: data, shape (N, d), or ``(N, *shape)``, then flattened.
         methods: names in METHODS; all where not given.
-        time_limit: seconds for each method and the start of its process. One that exceeds it, or fails, gives nan and
-            a warning that says why.
+        time_limit: seconds for each method, with the start of its process. A method that takes longer, or fails, gives
+            nan and a warning with the reason.
 
     Raises:
         ValueError: an unknown method, or data with NaN or infinite values.
@@ -138,7 +140,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 
 
 def _limited(method: str, path: Path, time_limit: float) -> Baseline:
-    command = [sys.executable, "-m", "dimlib.baselines", method, str(path)]
+    command = [sys.executable, "-m", "dimlib.compare.baselines", method, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit, check=True,
                               env=os.environ | ONE_THREAD)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
-from .seeds import stream
+from ..seeds import stream
 
 __all__ = ["ImageFamily", "Squares", "Blobs", "digits", "mnist", "read_idx"]
 

@@ -3,15 +3,15 @@
 try:
     import matplotlib.pyplot as plt
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("dimlib.plotting needs matplotlib: pip install 'dimlib[plots]'") from error
+    raise ModuleNotFoundError("dimlib.book.plotting needs matplotlib: pip install 'dimlib[plots]'") from error
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from .curve import DimensionCurve
-from .svd import Spectrum
+from ..curve import DimensionCurve
+from ..svd import Spectrum
 
 __all__ = ["COLORS", "use_style", "plot_spectrum", "plot_curve", "plot_histogram", "plot_images"]
 
@@ -31,7 +31,8 @@ def use_style() -> None:
 
 
 def plot_spectrum(spectrum: Spectrum, dim: int, ax: Axes | None = None) -> Axes:
-    """Singular values against their index, one line per point; the k last, which should be small, in another colour."""
+    """Singular values against their index, one line per point. The last ``dim``, which should be small, have another
+    colour."""
     ax = ax or plt.gca()
     d = spectrum.values.shape[1]
     index = np.arange(1, d + 1)
@@ -53,7 +54,7 @@ def plot_curve(curve: DimensionCurve, truth: float | None = None, rules=("recomm
     low, high = curve.estimate().plateau
     ax.axvspan(low, high, color=COLORS["recommended"], alpha=0.08, lw=0, label="plateau")
     for rule in rules:
-        mean, error = curve.dimensions(rule).mean(1), 2 * curve.standard_errors(rule)
+        mean, error = curve.dimension(rule).mean(1), 2 * curve.standard_errors(rule)
         ax.plot(curve.sigmas, mean, marker=MARKERS[rule], color=COLORS[rule], label=rule)
         ax.fill_between(curve.sigmas, mean - error, mean + error, color=COLORS[rule], alpha=0.2, lw=0)
     if truth is not None:
@@ -81,7 +82,7 @@ def plot_histogram(answers: dict[str, np.ndarray], truth: float | None = None, a
 
 
 def plot_images(images: Tensor, columns: int, low: float = 0.0, high: float = 1.0, ax: Axes | None = None) -> Axes:
-    """Images (n, 1, h, w) row by row in a grid, ``low`` black and ``high`` white; a blank where nan."""
+    """Images (n, 1, h, w) row by row in a grid. The value ``low`` is black, ``high`` is white, nan is left blank."""
     ax = ax or plt.gca()
     framed = torch.nn.functional.pad(images[:, 0].detach().cpu().float(), (1, 1, 1, 1), value=float("nan"))
     missing = -len(framed) % columns

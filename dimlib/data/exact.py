@@ -12,16 +12,12 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from ..score import beside
 from .manifolds import Plane, SpaghettiLine, Sphere, Union
 
 __all__ = ["GaussianPlane", "UniformSphere", "Mixture", "Empirical", "denoiser"]
 
 BESSEL_TERMS = 128  # backward recurrence from order ν + 128: relative error below 2e-7 for every argument
-
-
-def _column(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """sigma as a column (B, 1) or (1, 1) beside x (B, d)."""
-    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1)
 
 
 class GaussianPlane:
@@ -32,12 +28,12 @@ class GaussianPlane:
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
-        gain = variance / (variance + _column(sigma, x) ** 2)              # (B, k)
+        gain = variance / (variance + beside(sigma, x) ** 2)              # (B, k)
         return center + (gain * ((x - center) @ frame)) @ frame.T
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
-        noise = _column(sigma, x) ** 2
+        noise = beside(sigma, x) ** 2
         along = (x - center) @ frame
         off = (x - center).square().sum(1) - along.square().sum(1)
         total = variance + noise
@@ -60,13 +56,13 @@ class UniformSphere:
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         frame, center = self.sphere.frame.to(x), self.sphere.center.to(x)
         y = (x - center) @ frame
-        per_variance = self.sphere.radius / _column(sigma, x) ** 2         # R/σ²
+        per_variance = self.sphere.radius / beside(sigma, x) ** 2         # R/σ²
         slope, _ = _bessel((self.sphere.dim - 1) / 2, per_variance * y.norm(dim=1, keepdim=True))
         return center + (self.sphere.radius * per_variance * slope * y) @ frame.T
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         frame, center, radius = self.sphere.frame.to(x), self.sphere.center.to(x), self.sphere.radius
-        noise = _column(sigma, x) ** 2
+        noise = beside(sigma, x) ** 2
         y = (x - center) @ frame
         order = (self.sphere.dim - 1) / 2
         _, log_scaled = _bessel(order, radius * y.norm(dim=1, keepdim=True) / noise)
@@ -140,7 +136,7 @@ class Empirical:
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         log_sum = self._stream(x, sigma)[1][:, 0]
-        return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _column(sigma, x)[:, 0] ** 2)
+        return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * beside(sigma, x)[:, 0] ** 2)
 
     def _stream(self, x, sigma):
         if torch.as_tensor(sigma).min() < 0.9999 * self.sigma_min:
@@ -150,7 +146,7 @@ class Empirical:
             wide, mode = x, "donot_use_mm_for_euclid_dist"
         else:
             wide, mode = x.double(), "use_mm_for_euclid_dist"
-        noise = _column(sigma, wide) ** 2
+        noise = beside(sigma, wide) ** 2
         log_sum = wide.new_full((len(x), 1), -math.inf)
         mean = torch.zeros_like(wide)
         for points, log_weights in zip(self.points.split(self.block), self.log_weights.split(self.block), strict=True):

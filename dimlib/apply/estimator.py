@@ -1,9 +1,9 @@
-"""The dimension of an array of data, in scikit-learn's shape: train a denoiser, read its spectra, say how sure.
+"""The dimension of an array of data, with the interface of scikit-learn.
 
     DiffusionDimension().fit(X).dimension_
 
-The recipe is the same for all data, and was set on spheres. Its lengths are in units of the largest standard
-deviation that the data have in any direction.
+It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts. All data get
+the same recipe. Its lengths are in units of the largest standard deviation that the data have in any direction.
 """
 
 import copy
@@ -13,17 +13,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .curve import DimensionCurve, Estimate, dimension_curve
-from .networks import MLP
-from .score import Denoiser, ScoreModel
-from .seeds import stream
-from .svd import checked_number, spectrum
-from .training import choose_device, fit, show
+from ..curve import DimensionCurve, Estimate, dimension_curve
+from ..machine.checks import scores_number
+from ..machine.compute import choose_device, in_float64
+from ..machine.progress import show
+from ..networks import MLP
+from ..score import Denoiser, ScoreModel
+from ..seeds import stream
+from ..svd import spectrum
+from ..training import train_steps
 
 __all__ = ["DiffusionDimension"]
 
@@ -37,30 +40,31 @@ LOOK_EVERY = 50          # steps between two looks at the held-out rows
 TOLERANCE = 1.05         # the weights kept are the last ones whose held-out loss is within this factor of the smallest
 
 
-class DiffusionDimension(TransformerMixin, BaseEstimator):
+class DiffusionDimension(BaseEstimator):
     """Intrinsic dimension of the rows of X by the singular values of a diffusion model's scores.
 
-    A denoiser is trained on X, with a tenth of the rows held out; `dimension_curve` is asked at held-out rows, and the
-    dimension is read on its plateau (Stanczuk et al., ICML 2024, with the changes that this library makes to it).
+    A denoiser is trained on X without a tenth of the rows. At those rows `dimension_curve` computes the dimension for
+    several noise levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024, with the changes that this
+    library makes).
 
     Args:
-        denoiser: an existing denoiser D(x, sigma) to use instead of training one; it takes arrays of the shape of X.
-        sigmas: noise levels to ask at, in the units of X; chosen from the spread of X and the distances
-            between its rows where not given.
-        steps, width, batch_size: training steps, width of the network, rows per step (all rows where there are fewer).
-        n_points: number of rows at which the dimension is asked.
-        random_state: seed of everything random, an int by default so that a fit can be repeated.
-        device: "auto", or a torch device, on which a given denoiser must be.
+        denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X. Nothing is trained then.
+        sigmas: noise levels, in the units of X. Where not given, eight are chosen from the spread of X and the
+            distances between its rows.
+        steps, width, batch_size: training steps, width of the network, rows per step (at most all rows).
+        n_points: number of rows at which the dimension is computed.
+        random_state: seed of everything random. It is a number by default, so that a fit can be repeated.
+        device: "auto", or the name of a torch device, on which a given denoiser must be.
         verbose: show a progress bar and the result.
 
     Attributes:
-        dimension_: the median over the points.
-        dimension_pw_: the dimension at every row of X, shape (N,), computed when it is first asked for: 4 d evaluations
-            of the network for each row.
+        dimension_: the median of the dimension over the points.
+        dimension_pw_: the dimension at each row of X, shape (N,). It is computed when it is first used, by 4 d
+            evaluations of the network for each row.
         estimate_: the `Estimate`: mean, standard error, plateau, doubts.
         curve_: the `DimensionCurve`.
         sigma_: the noise level of the answer, and of ``predict``.
-        denoiser_: what was trained, or given.
+        denoiser_: the trained, or the given, denoiser.
         n_features_in_: number of columns.
 
     Raises:
@@ -76,9 +80,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self.device, self.verbose = device, verbose
 
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
-        """Train, ask at several noise levels, and warn where there is reason to doubt. y is ignored."""
+        """Train a denoiser, compute the dimension, and warn if there are reasons to doubt it. y is not used."""
         x = self._checked(X, reset=True)
-        checked_number(x, None)                                            # before the training, not after it
+        scores_number(x, None)                                             # its errors come before the training
         seed = int(check_random_state(self.random_state).randint(2**31))
         order = torch.randperm(len(x), generator=stream(seed, "held out"))
         n_held = max(1, min(int(HELD_OUT * len(x)), MOST_HELD_OUT))
@@ -102,17 +106,13 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         return self
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """The dimension at each row of X, new or old, shape (n,), by the network and at the noise level of the fit."""
+        """The dimension at each row of X, old or new, shape (n,), with the denoiser and the noise level of the fit."""
         check_is_fitted(self)
         x = self._checked(X, reset=False)
         return spectrum(self.denoiser_, x, self.sigma_, seed=self._seed).dimension()
 
-    def transform(self, X: ArrayLike) -> NDArray:
-        """The same as ``predict``."""
-        return self.predict(X)
-
     def fit_transform_pw(self, X: ArrayLike, y=None) -> NDArray:
-        """Fit, and the dimension at every row of X, shape (N,): scikit-dimension's name for it."""
+        """Fit, and return the dimension at each row of X, shape (N,). (The name is scikit-dimension's.)"""
         return self.fit(X).dimension_pw_
 
     @property
@@ -121,11 +121,6 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         if "_pointwise" not in vars(self):
             self._pointwise = spectrum(self.denoiser_, self._rows, self.sigma_, seed=self._seed).dimension()
         return self._pointwise
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []                         # whole numbers, whatever X is
-        return tags
 
     def _checked(self, X, reset) -> Tensor:
         least = {"ensure_min_samples": LEAST_ROWS, "ensure_min_features": 2} if reset else {}
@@ -136,13 +131,13 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         return torch.tensor(np.ascontiguousarray(X), device=choose_device(self.device))
 
     def _train(self, held, kept, lowest, highest, unit, seed):
-        """A denoiser for noise levels that include the given ones, and a doubt where it had to be stopped early."""
+        """A denoiser for the given noise levels and those between, and a doubt if its training was stopped early."""
         held, kept, lowest, highest = held / unit, kept / unit, lowest / unit, highest / unit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = MLP(kept[0].numel(), self.width)
-        model = ScoreModel(net, kept.std().item(), kept.mean(0), "data", lowest, max(LARGEST_TRAINED, highest))
-        run = fit(model, kept, self.steps, min(self.batch_size, len(kept)), seed=seed, device=self.device)
+        model = ScoreModel.for_data(net, kept, sigma_min=lowest, sigma_max=max(LARGEST_TRAINED, highest))
+        run = train_steps(model, kept, self.steps, min(self.batch_size, len(kept)), seed=seed, device=self.device)
         least, weights, kept_at = float("inf"), None, 0
         for progress in show(run, self.steps) if self.verbose else run:
             step = progress.step + 1
@@ -159,7 +154,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
 @dataclass(frozen=True)
 class Rescaled:
-    """The denoiser for x of one for x/unit, unit · D(x/unit, σ/unit), for one recipe whatever the units."""
+    """A denoiser for data x, made of a denoiser D for the data x/unit: unit · D(x/unit, σ/unit)."""
 
     denoiser: Denoiser
     unit: float
@@ -169,8 +164,8 @@ class Rescaled:
 
 
 def _scales(held: Tensor, kept: Tensor) -> tuple[float, float]:
-    """The smallest noise level to ask at, and the largest standard deviation in any direction."""
-    some = kept[:2000].flatten(1).double().cpu()
+    """The smallest noise level of the curve, and the largest standard deviation in any direction."""
+    some = in_float64(kept[:2000].flatten(1)).cpu()
     largest = torch.linalg.matrix_norm(some - some.mean(0), 2).item() / len(some) ** 0.5
     if largest == 0:
         raise ValueError("all rows of X are the same: constant data have no directions to count")
@@ -180,7 +175,7 @@ def _scales(held: Tensor, kept: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def _loss(model: ScoreModel, held: Tensor, sigmas: NDArray, seed: int) -> float:
-    """Denoising loss at held-out rows in ε units, mean over noise levels, always with the same noise."""
+    """Denoising loss at held-out rows in ε units, mean over the noise levels. The noise depends on the seed only."""
     generator = stream(seed, "held-out loss", held.device)
     losses = []
     for sigma in sigmas:
@@ -191,7 +186,7 @@ def _loss(model: ScoreModel, held: Tensor, sigmas: NDArray, seed: int) -> float:
 
 def _of_the_curve(curve: DimensionCurve, estimate: Estimate) -> tuple[str, ...]:
     """Doubts about the data that only the noise levels below the plateau show."""
-    below = curve.dimensions().mean(1)[curve.sigmas < estimate.plateau[0]]
+    below = curve.dimension().mean(1)[curve.sigmas < estimate.plateau[0]]
     if len(below) and below.max() > estimate.mean + 1:
         return (f"below σ = {estimate.plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of "
                 "about that size, or the network has not learned such detail",)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .sampler import rows_per_batch
+from ..machine.compute import rows_per_batch
 
 __all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
 

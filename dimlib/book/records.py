@@ -1,4 +1,4 @@
-"""Records of runs: what was measured, with what, where. One row per data set, seed and rule."""
+"""Records of runs: what was measured, with which parameters, where. One row per data set, seed and rule."""
 
 import json
 import os
@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .curve import DimensionCurve
-from .svd import Spectrum
+from ..curve import DimensionCurve
+from ..machine.tensors import replacing
+from ..svd import Spectrum
 
 __all__ = ["COLUMNS", "provenance", "rows", "write_metrics"]
 
@@ -21,17 +22,18 @@ CENTRED_RULES = ("recommended", "gap", "ratio", "cut")
 
 
 def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -> list[dict]:
-    """A row for each rule: four on the centred curve, at their own plateaus, and the paper's as published.
+    """One row for each rule: the four rules on the centred curve, each on its own plateau, and the published one.
 
     Args:
-        curve: centred spectra over noise levels. published: the uncentred spectrum at the paper's σ.
-        truth: the true dimension at the points, a number or shape (P,); shares are counted against it. None where
-            nobody knows it; k, visible and the shares are then None, too.
-        visible: a function of σ that gives the number of directions longer than σ at the points, shape (P,).
-        common: the other columns, the same for every rule; those that COLUMNS does not know come last.
+        curve: centred spectra over noise levels.
+        published: the uncentred spectrum at the paper's σ, for the rule as published.
+        truth: the true dimension at the points, a number or shape (P,), with which the answers are compared. None where
+            it is unknown; then k, visible and the shares are None, too.
+        visible: a function of σ that returns the number of directions longer than σ at the points, shape (P,).
+        common: the other columns, the same in each row; those that are not in COLUMNS come last.
     """
     estimates = {rule: curve.estimate(rule) for rule in CENTRED_RULES}
-    answers = {rule: (estimate.sigma, estimate.dimension) for rule, estimate in estimates.items()}
+    answers = {rule: (estimate.sigma, estimate.dimension()) for rule, estimate in estimates.items()}
     answers["published"] = published.sigma, published.dimension("gap")
 
     def compare(sigma, answer):
@@ -49,14 +51,14 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
 
 
 def provenance() -> dict:
-    """Commit, versions and machine, for the record beside every number."""
+    """Commit, versions and machine: where the numbers of a run come from."""
     return {"commit": commit(), "python": platform.python_version(), "torch": torch.__version__.split("+")[0],
             "numpy": np.__version__, "processor": _processor(), "cores": os.cpu_count(),
             "threads": torch.get_num_threads()}
 
 
 def commit() -> str:
-    """Short hash of the checkout's commit, with a + where files differ from it; "unknown" outside a checkout."""
+    """Short hash of the checkout's commit, with a + if its files were changed; "unknown" outside a checkout."""
     def git(*words):
         here = Path(__file__).parent
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
@@ -67,13 +69,11 @@ def commit() -> str:
 
 
 def write_metrics(out_dir: str | Path, rows: list[dict], **more) -> Path:
-    """Write ``metrics.json`` with the rows, the provenance and anything else, through a temporary file."""
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary, final = folder / "metrics.json.part", folder / "metrics.json"
-    temporary.write_text(json.dumps({"rows": rows, "provenance": provenance(), **more}, indent=1))
-    os.replace(temporary, final)
-    return final
+    """Write ``metrics.json`` with the rows, the provenance and ``more``, and return its path."""
+    path = Path(out_dir) / "metrics.json"
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps({"rows": rows, "provenance": provenance(), **more}, indent=1))
+    return path
 
 
 def _processor() -> str:

@@ -17,10 +17,10 @@ def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:
     """Data from a file or folder, shape (N, d) or ``(N, *shape)``, and in words what they are.
 
     Args:
-        path: an array (npy, npz), a table (csv, csv.gz, parquet) of one row for each point, with or without names of
-            its columns, or a folder of images of one size, grey (N, h, w) or RGB (N, h, w, 3), scaled to [0, 1]; their
-            transparency is not read.
-        key: which array of an npz; needed where it has several.
+        path: an array (npy, npz); or a table (csv, csv.gz, parquet) with one row for each point, with or without names
+            of columns; or a folder of images of one size. Images become grey (N, h, w) or RGB (N, h, w, 3) values from
+            0 to 1, without transparency.
+        key: name of the array in an npz file; needed if it has several.
 
     Raises:
         ValueError: another kind of file, text, missing or infinite values, one column, images of several sizes.
@@ -89,7 +89,8 @@ def _table(path, kind):
 
 
 def _csv(path, pd):
-    """A csv file. Its first line is names where a cell is no number, or where it counts 0, 1, 2, … as pandas does."""
+    """A csv file. Its first line is read as names of columns if one of its cells is not a number, or if the cells are
+    0, 1, 2, …, which pandas writes for columns without names."""
     first = pd.read_csv(path, header=None, nrows=1)
     numbers = all(pd.api.types.is_numeric_dtype(kind) for kind in first.dtypes) and first.notna().all(axis=None)
     if numbers and (first.iloc[0] != range(first.shape[1])).any():

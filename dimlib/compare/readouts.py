@@ -1,15 +1,16 @@
-"""The relatives of the SVD estimator: other ways to read a dimension off the same denoiser.
+"""The relatives of the SVD estimator: other ways to compute a dimension from the same denoiser.
 
-With J the Jacobian of D(·, σ), near M the projection on the tangent space, all of them count its k ones:
+Let J be the Jacobian of D(·, σ) with respect to x. Near the data's manifold and for small σ it is the projection on the
+tangent space, with k eigenvalues 1 and d − k eigenvalues 0. The readouts count the ones in different ways:
 
-    flipd              its trace, corrected for the distance from M
-    denoising_loss     what a denoiser cannot know: the noise along M
+    flipd              the trace of J, corrected for the distance from the manifold
+    denoising_loss     the mean squared error of the predicted noise: noise along the manifold cannot be predicted
     lidl               the slope of the log-density in log σ
     jacobian_spectrum  all singular values of I − J, at the clean point
-    tangent_sketch     the range of J, found from a few more than k products with it
+    tangent_sketch     the range of J, from a few more than k products of J with a vector
 
-All but `lidl` take a denoiser, points and σ, as `spectrum` does. They hold for variance preserving (VP) models, too,
-once these are written as denoisers: x_t = α x_0 + β ε is x_0 + σ ε with σ = β/α, times α.
+All except `lidl` take a denoiser, points and σ, as `spectrum` does. A variance preserving (VP) model becomes a denoiser,
+since its x_t = α x_0 + β ε is α times x_0 + σ ε with σ = β/α.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,29 +21,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampler import noisy_copies, rows_per_batch
-from .score import Denoiser
-from .seeds import stream
-from .svd import Spectrum, check_points, checked, full_precision
+from ..machine.checks import check_points
+from ..machine.compute import full_precision, guarded, in_float64, rows_per_batch
+from ..sampler import noisy_copies
+from ..score import Denoiser
+from ..seeds import stream
+from ..svd import Spectrum
 
 __all__ = ["Readout", "TangentSketch", "denoising_loss", "flipd", "jacobian_spectrum", "lidl", "tangent_sketch"]
 
 EXACT_TRACE = 1000  # ambient dimension up to which the trace is exact
 BLOCK = 16          # products with J that the sketch adds at a time
-RESERVE = 4         # of these, directions beyond the tangents that must be seen before it stops
+RESERVE = 4         # directions that are not tangent, and that the sketch must have found before it stops
 
 
 @dataclass(frozen=True, repr=False)
 class Readout:
-    """A dimension at each point, shape (P,), a real number; and the evaluations of the denoiser per point."""
+    """The dimension at P points, ``dimension()``, which need not be whole numbers.
 
-    dimension: NDArray
+    Attributes:
+        sigma: noise level, in the units of the points.
+        n_evaluations: evaluations of the denoiser per point.
+    """
+
+    _dimension: NDArray
     sigma: float
     n_evaluations: float
 
+    def dimension(self) -> NDArray:
+        """The dimension at each point, shape (P,)."""
+        return self._dimension
+
     def __repr__(self) -> str:
-        return (f"{type(self).__name__} of {len(self.dimension)} points, σ = {self.sigma:.3g}: median dimension "
-                f"{np.median(self.dimension):.4g}, {self.n_evaluations:.0f} evaluations per point")
+        return (f"{type(self).__name__} of {len(self._dimension)} points, σ = {self.sigma:.3g}: median dimension "
+                f"{np.median(self._dimension):.4g}, {self.n_evaluations:.0f} evaluations per point")
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,8 +62,8 @@ class TangentSketch(Readout):
     """A `Readout` whose dimensions are whole numbers, with the tangent spaces.
 
     Attributes:
-        tangent: for each point its orthonormal tangent directions, shape (k, d).
-        values: for each point all singular values of J that were found, descending.
+        tangent: for each point an orthonormal basis of its tangent space, shape (k, d).
+        values: for each point the singular values of J that were found, descending.
     """
 
     tangent: tuple[NDArray, ...]
@@ -64,8 +76,8 @@ def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = No
 
     Args:
         denoiser, x, sigma, seed, batch_size: as for `spectrum`; the denoiser must be differentiable.
-        n_probes: vectors v with entries ±1 over which vᵀ J v is averaged (Hutchinson 1989). Where not given,
-            the trace is exact up to d = 1000, by one product for each entry, and from 100 probes above.
+        n_probes: the trace is the mean of vᵀ J v over this number of random vectors v with entries ±1 (Hutchinson
+            1989). Where not given, it is exact up to d = 1000, from d products, and from 100 vectors above that.
     """
     check_points(x)
     d = x[0].numel()
@@ -82,7 +94,7 @@ def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = No
     answers = []
     for point in x:
         with torch.no_grad():
-            off = checked(denoiser)(point[None], sigma)[0] - point
+            off = guarded(denoiser)(point[None], sigma)[0] - point
         trace = sum((rows * v).sum() for v, rows in _jacobian_rows(denoiser, point, probes, sigma, batch_size))
         answers.append((weight * trace + off.square().sum() / sigma**2).item())
     return Readout(np.array(answers), float(sigma), len(probes) + 1)
@@ -92,25 +104,24 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
                    batch_size: int | None = None) -> Readout:
     """The denoising loss at each point, k̂ = E‖ε̂(x + σ ε, σ) − ε‖² over K = n_scores draws (Yeats et al. 2025).
 
-    For small σ a perfect denoiser loses k; a learned one loses more, so that this is an upper bound.
+    For small σ the loss of a perfect denoiser is k. That of a trained one is larger, so this is an upper bound.
     """
     check_points(x)
     if n_scores < 1:
         raise ValueError(f"n_scores={n_scores}: use at least one")
     copies, _ = noisy_copies(x, sigma, n_scores, stream(seed, "denoising loss", x.device))
-    batches = copies.flatten(0, 1).split(rows_per_batch(batch_size, x[0].numel(), x.device))
     with torch.no_grad():
-        denoised = torch.cat([checked(denoiser)(batch, sigma) for batch in batches]).view_as(copies)
+        denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)
     loss = (denoised - x[:, None]).flatten(2).square().sum(2).mean(1) / sigma**2
-    return Readout(loss.cpu().double().numpy(), float(sigma), n_scores)
+    return Readout(in_float64(loss).cpu().numpy(), float(sigma), n_scores)
 
 
 def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]) -> Readout:
     """LIDL (Tempczyk et al., ICML 2022): k̂ = d + slope of log p_σ(x) in log σ, by least squares over ``sigmas``.
 
     Args:
-        log_density: a function of points (P, d) and σ that gives the log-density of the noisy data, shape (P,), such
-            as ``exact.UniformSphere(sphere).log_density``. One model for each σ is what makes it expensive.
+        log_density: a function of points (P, d) and σ that returns the log-density of the noisy data, shape (P,), such
+            as ``exact.UniformSphere(sphere).log_density``. For real data it needs one trained model for each σ.
         sigmas: at least two noise levels.
     """
     check_points(x)
@@ -118,21 +129,24 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
     if len(levels) < 2 or levels[0] <= 0:
         raise ValueError(f"a slope needs at least two noise levels, all positive, got {levels}")
     with torch.no_grad():
-        logs = torch.stack([log_density(x, sigma) for sigma in levels]).cpu().double().numpy()
+        logs = in_float64(torch.stack([log_density(x, sigma) for sigma in levels])).cpu().numpy()
     slope = np.polyfit(np.log(levels), logs, 1)[0]
     return Readout(x[0].numel() + slope, float(np.exp(np.log(levels).mean())), len(levels))
 
 
 def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: int | None = None) -> Spectrum:
-    """Singular values of I − J(x) = −σ² ∇s(x), at the clean point: the `Spectrum` of infinitely many, infinitely near
-    scores (Ventura et al., 2025; Achilli et al., 2024). d evaluations and as many derivatives."""
+    """Singular values of I − J(x) = −σ² ∇s(x) at the clean point (Ventura et al., 2025; Achilli et al., 2024).
+
+    It is the limit of a `Spectrum` for infinitely many copies that are infinitely near. It takes d evaluations of the
+    denoiser and as many derivatives.
+    """
     check_points(x)
     d = x[0].numel()
     unit = torch.eye(d, dtype=x.dtype, device=x.device)
     values, losses = [], []
     for point in x:
         rows = [rows for _, rows in _jacobian_rows(denoiser, point, unit, sigma, batch_size)]
-        jacobian = torch.cat(rows).cpu().double()
+        jacobian = in_float64(torch.cat(rows)).cpu()
         values.append(torch.linalg.svdvals(torch.eye(d, dtype=torch.float64) - jacobian))
         losses.append(jacobian.square().sum())
     values, losses = (torch.stack(parts).numpy() for parts in (values, losses))
@@ -144,10 +158,10 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
                    batch_size: int | None = None) -> TangentSketch:
     """The tangent space at each point from O(k) evaluations, by an adaptive randomised range finder.
 
-    A product with J is one antithetic pair, J v ≈ (D(y + σ v) − D(y − σ v)) / 2σ. Blocks of random v give
-    directions Q of its range (Halko, Martinsson & Tropp 2011), and the singular values s of J Q, in [0, 1], tell
-    which of them are tangents. Their number is where s drops most, from 1 above to 0 below; blocks are added until
-    the last four directions are none. With m directions 4 m evaluations: 64 for k ≤ 12, where `spectrum` takes 4 d.
+    A product with J is one antithetic pair, J v ≈ (D(y + σ v) − D(y − σ v)) / 2σ. Blocks of 16 random v give an
+    orthonormal basis Q of the range of J (Halko, Martinsson & Tropp 2011). The singular values of J Q are near 1 for
+    tangent directions and near 0 for others; the dimension is at their largest gap. Blocks are added until the last
+    four directions are not tangent. m directions take 4 m evaluations: 64 for k ≤ 12, where `spectrum` takes 4 d.
 
     Arguments as for `spectrum`.
     """
@@ -156,12 +170,12 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
     generator = stream(seed, "tangent sketch", x.device)
     blocks = [torch.randn(2, min(BLOCK, d - start), d, generator=generator, device=x.device, dtype=x.dtype)
               for start in range(0, d, BLOCK)]                             # the same for every point
-    call, found = checked(denoiser), []
+    call, found = guarded(denoiser, batch_size), []
 
     def products(point, center, v):
         """J v for each row of v, with y = ``center``, one for each."""
         pairs = torch.cat([center + sigma * v, center - sigma * v]).view(-1, *point.shape)
-        denoised = torch.cat([call(b, sigma) for b in pairs.split(rows_per_batch(batch_size, d, x.device))]).flatten(1)
+        denoised = call(pairs, sigma).flatten(1)
         return (denoised[: len(v)] - denoised[len(v):]) / (2 * sigma)
 
     for point in x:
@@ -174,7 +188,7 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
             fresh = torch.linalg.qr(fresh.T).Q.T
             basis = torch.cat([basis, fresh])
             image = torch.cat([image, products(point, flat + sigma * noise, fresh)])
-            _, values, directions = torch.linalg.svd(image.cpu().double(), full_matrices=False)
+            _, values, directions = torch.linalg.svd(in_float64(image).cpu(), full_matrices=False)
             steps = torch.cat([values.new_ones(1), values.clamp(max=1), values.new_zeros(1)])
             k = int((steps[:-1] - steps[1:]).argmax())
             if k <= len(basis) - RESERVE:

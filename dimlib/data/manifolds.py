@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 from torch.nn.functional import normalize
 
-from .seeds import stream
+from ..seeds import stream
 
 __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Creature", "Union"]
 

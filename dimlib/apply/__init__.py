@@ -1,0 +1,1 @@
+"""For users: the estimator, pretrained models, files, costs, and the command."""

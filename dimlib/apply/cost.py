@@ -1,0 +1,57 @@
+"""What a spectrum will take, measured before it is computed."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..machine.checks import scores_number
+from ..machine.compute import guarded, matrix_bytes, rows_per_batch
+from ..sampler import BLOCK, copies_in_blocks
+from ..score import Denoiser
+from ..svd import covariance
+
+__all__ = ["Cost", "cost"]
+
+TRIAL = 256    # evaluations of the denoiser that are timed
+SMALL = 1024   # size of the eigenvalue problem that is timed
+
+
+@dataclass(frozen=True, repr=False)
+class Cost:
+    """Evaluations of the denoiser, seconds on this machine, and bytes of memory (an upper bound)."""
+
+    evaluations: int
+    seconds: float
+    bytes: int
+
+    def __repr__(self) -> str:
+        return f"{self.evaluations:,} evaluations, about {self.seconds:,.0f} s, {self.bytes / 1e9:.2g} GB"
+
+
+@torch.no_grad()
+def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None) -> Cost:
+    """What ``spectrum(denoiser, x, sigma, n_scores)`` will take, from a trial with 512 evaluations. The same errors.
+
+    If it is too much: use fewer points, a GPU, or `tangent_sketch`, which takes O(k) evaluations per point and not 4 d.
+    """
+    n_scores = scores_number(x, n_scores)
+    d, part = x[0].numel(), min(n_scores, TRIAL)
+    rows = rows_per_batch(None, d, x.device)
+
+    def gather():
+        return covariance(guarded(denoiser, rows), copies_in_blocks(x[:1], sigma, part, 0, "gaussian"), sigma, False)
+
+    (matrices, _), gathered = _timed(gather)
+    small = matrices[0, :SMALL, :SMALL]
+    solved = _timed(lambda: torch.linalg.eigvalsh(small))[1] * (d / len(small)) ** 3
+    together = min(len(x), max(1, rows // BLOCK))
+    return Cost(len(x) * n_scores, len(x) * (gathered * n_scores / part + solved), together * matrix_bytes(d))
+
+
+def _timed(function):
+    """What the function returns, and the seconds of its second call. The first one warms up."""
+    function()
+    started = time.perf_counter()
+    return function(), time.perf_counter() - started

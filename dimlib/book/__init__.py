@@ -1,0 +1,1 @@
+"""What the notebooks share: records of runs, and figures."""

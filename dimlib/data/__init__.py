@@ -1,0 +1,1 @@
+"""Data whose dimension is known, and their exact denoisers."""

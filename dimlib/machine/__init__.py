@@ -1,0 +1,1 @@
+"""What the method needs from the machine: files, memory, devices and precision, and checks of what it is given."""
