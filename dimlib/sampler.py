@@ -1,5 +1,6 @@
 """The sampler: noisy copies of points, for the dimension; reverse diffusion and walks, for pictures."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -14,9 +15,8 @@ from .seeds import stream
 
 __all__ = ["METHODS", "noise_schedule", "noisy_copies", "reverse_diffusion", "walk"]
 
-BLOCK = 64                       # copies of a point that are made at a time
-NOISES = "gaussian", "frame"
-Noise = Callable[[], Tensor]     # draws ε of the shape of x
+BLOCK = 64                    # copies of a point that are made at a time
+Noise = Callable[[], Tensor]  # draws ε of the shape of x
 
 
 def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -32,12 +32,12 @@ def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -
     return x0[:, None] + sigma * noise, noise
 
 
-def copies_in_blocks(x0: Tensor, sigma: float, n: int, seed: int, noise: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Copies and noise as from `noisy_copies`, at most 64 of each point at a time, for a spectrum.
+def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """n copies of each point and their noise, as from `noisy_copies`, at most 64 at a time, for a spectrum.
 
-    "gaussian" makes n copies. "frame" makes 2 d, with the noise ±√d q_i for a random orthonormal frame q_1, …, q_d;
-    its mean is exactly 0 and its covariance exactly the identity."""
-    if noise == "gaussian":
+    For infinite n they are 2 d, with the noise ±√d q_i for a random orthonormal frame q_1, …, q_d. As for infinitely
+    many copies, its mean is exactly 0 and its covariance exactly the identity."""
+    if n < math.inf:
         generator = stream(seed, "spectrum", x0.device)
         for start in range(0, n, BLOCK):                                   # whole blocks, so that n changes no noise
             copies, drawn = noisy_copies(x0, sigma, BLOCK, generator)

@@ -60,8 +60,7 @@ class ScoreModel(nn.Module):
 
     Args:
         net: a network, such as ``dimlib.networks.MLP``.
-        data_std: standard deviation of the data over all entries, in data units.
-        data_mean: mean of the data, a number or a tensor of one point's shape.
+        data_std, data_mean: standard deviation of the data, a number; their mean, a number or of one point's shape.
         sigma_min, sigma_max: the range of noise levels, in data units: it is trained on, and accepts, no others.
 
     Raises:

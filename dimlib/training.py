@@ -69,8 +69,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         x: data, shape ``(N, *shape)``, finite, N ≥ 2.
         steps, batch_size: number of steps, and points per step.
         lr: largest learning rate. A wide network needs a smaller one: a U-Net of 64 channels needs 2e-3.
-        seed: seed of batches and noise. (The initial weights are those of ``model``.)
-        device: "auto", or the name of a torch device.
+        seed, device: seed of batches and noise, and "auto" or the name of a torch device.
         exact: the exact denoiser of the data, to report the excess loss E‖ε̂ − ε̂*‖².
         checkpoint: a file, saved every ``checkpoint_every`` steps. If it exists, training continues from it.
 

@@ -8,8 +8,8 @@ import torch
 from spectra_by_hand import hand_made, values
 
 from dimlib.curve import DimensionCurve, dimension_curve
-from dimlib.exact import denoiser
-from dimlib.manifolds import Plane, Sphere
+from dimlib.data.exact import denoiser
+from dimlib.data.manifolds import Plane, Sphere
 from dimlib.svd import Spectrum
 
 
@@ -24,7 +24,7 @@ def curve(*levels, points=4, loss=None, top=None):
 
 def test_the_plateau_is_the_longest_run():
     estimate = curve((40, 0.02), (10, 0.05), (10, 0.02), (10, 0.04), (7, 0.02), (7, 0.02)).estimate()
-    assert estimate.plateau == (2.0, 4.0) and estimate.dimension.tolist() == [10] * 4
+    assert estimate.plateau == (2.0, 4.0) and estimate.dimension().tolist() == [10] * 4
     assert estimate.sigma == 3.0, "the level with the largest contrast"
     assert estimate.mean == estimate.median == 10 and estimate.warnings == ()
 
@@ -113,7 +113,7 @@ def test_disagreeing_rules_are_a_warning():
     clean = values((90, 1.4, 0.55), (10, 0.008, 0.004))
     weak = values((87, 1.4, 0.55), (3, 0.2, 0.15), (10, 0.008, 0.004))
     many = two_levels(np.concatenate([clean] * 4 + [weak]))
-    assert warned(many, "rule disagree at 20%") and many.dimension.tolist() == [10] * 5
+    assert warned(many, "rule disagree at 20%") and many.dimension().tolist() == [10] * 5
     assert two_levels(np.concatenate([clean] * 10 + [weak])).warnings == ()
 
 
@@ -143,10 +143,10 @@ def test_curve_of_a_sphere_finds_its_dimension_without_doubts():
     sphere = Sphere(10, 40, seed=1, offset=5.0)
     found = dimension_curve(denoiser(sphere), sphere.sample(8), [0.02, 0.005, 0.01, 0.04, 0.01])
     assert found.sigmas.tolist() == [0.005, 0.01, 0.02, 0.04], "ascending, each once"
-    assert found.dimensions().shape == (4, 8)
+    assert found.dimension().shape == (4, 8)
     estimate = found.estimate()
-    assert estimate.dimension.tolist() == [10] * 8 and estimate.warnings == ()
-    assert (found.dimensions("gap")[0] == 10).all()
+    assert estimate.dimension().tolist() == [10] * 8 and estimate.warnings == ()
+    assert (found.dimension("gap")[0] == 10).all()
 
 
 def test_a_curve_uses_the_same_noise_at_every_level():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import dimlib
-from dimlib.networks import MLP, Conv, SecondLook, UNet
-from dimlib.training import _optimizers, fit
+from dimlib.networks import MLP
+from dimlib.training import _optimizers, train_steps
+from dimlib.vision import SecondLook, UNet
+from dimlib.vision.unet import Conv
 
 SMALL = {"size": 8, "channels": 16, "multipliers": (1, 2)}
 EVERY = [  # a network, and the shape of its points
@@ -86,10 +88,10 @@ def test_the_library_takes_it(make, shape, tmp_path):
     torch.manual_seed(0)
     model = dimlib.ScoreModel(make(), data_std=1.0, sigma_min=0.1)
     x, before = torch.randn(50, *shape), {k: t.clone() for k, t in model.named_parameters()}
-    losses = [p.loss for p in fit(model, x, 6, batch_size=16, device="cpu", checkpoint=tmp_path / "c")]
+    losses = [p.loss for p in train_steps(model, x, 6, batch_size=16, device="cpu", checkpoint=tmp_path / "c")]
     assert len(losses) == 6
     assert [k for k, t in model.named_parameters() if torch.equal(t, before[k])] == []
-    again = fit(model, x, 6, batch_size=16, device="cpu", checkpoint=tmp_path / "c")
+    again = train_steps(model, x, 6, batch_size=16, device="cpu", checkpoint=tmp_path / "c")
     assert [p.loss for p in again] == losses
     model.save(tmp_path / "model")
     with torch.no_grad():
@@ -248,7 +250,7 @@ def test_a_second_look_without_a_unit_is_refused(unit):
 
 
 def corner(n, seed):
-    """One of two pixels is white and the other grey: two lines that meet in a corner, (n, 1, 8, 8), and the white ones."""
+    """One of two pixels is white, the other grey: two lines that meet in a corner, (n, 1, 8, 8), and the white ones."""
     generator = torch.Generator().manual_seed(seed)
     grey, first = 0.2 + 0.6 * torch.rand(n, generator=generator), torch.rand(n, generator=generator) < 0.5
     x, white = torch.zeros(n, 1, 8, 8), torch.zeros(n, 1, 8, 8)
@@ -265,7 +267,7 @@ def test_the_second_look_learns_a_corner_that_a_unet_does_not_learn_yet():
     for make in (lambda: UNet(**small), lambda: SecondLook([(a - mean) / std for a in (0, 1)], std, **small)):
         torch.manual_seed(0)
         model = dimlib.ScoreModel(make(), std, mean, sigma_max=0.5)
-        for _ in fit(model, x, 150, batch_size=64, device="cpu"):
+        for _ in train_steps(model, x, 150, batch_size=64, device="cpu"):
             pass
         with torch.no_grad():
             moved = model(new + sigma * white, sigma) - model(new - sigma * white, sigma)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dimlib.records import COLUMNS
+from dimlib.book.records import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimlib.manifolds import Sphere
+from dimlib.data.manifolds import Sphere
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from dimlib.exact import denoiser
-from dimlib.manifolds import Plane, Sphere, Union
+from dimlib.data.exact import denoiser
+from dimlib.data.manifolds import Plane, Sphere, Union
 from dimlib.sampler import (
     METHODS,
     noise_schedule,

@@ -7,10 +7,12 @@ import safetensors.torch
 import torch
 
 import dimlib
-from dimlib.exact import denoiser
-from dimlib.manifolds import Sphere
+from dimlib import networks
+from dimlib.data.exact import denoiser
+from dimlib.data.manifolds import Sphere
+from dimlib.machine.tensors import write_tensors
 from dimlib.networks import MLP
-from dimlib.score import PARAMETRISATIONS, ScoreModel, noise_prediction, score, write_tensors
+from dimlib.score import PARAMETRISATIONS, ScoreModel, noise_prediction, score_at
 
 MEAN = torch.arange(5.0)
 names = pytest.mark.parametrize("name", PARAMETRISATIONS)
@@ -94,7 +96,7 @@ def halve(x, sigma):
     return x / 2
 
 
-@pytest.mark.parametrize("view", [noise_prediction, score])
+@pytest.mark.parametrize("view", [noise_prediction, score_at])
 def test_views_take_any_shape_and_a_sigma_per_row(view):
     x, sigma = torch.randn(3, 2, 4, dtype=torch.float64), torch.tensor([0.1, 1.0, 2.0])
     power = 1 if view is noise_prediction else 2
@@ -110,7 +112,7 @@ def test_views_of_an_exact_denoiser_are_the_gradient_of_the_log_density():
     exact, sigma = denoiser(sphere), 0.4
     x = (sphere.sample(6) + sigma * torch.randn(6, 8)).double().requires_grad_()
     (gradient,) = torch.autograd.grad(exact.log_density(x, sigma).sum(), x)
-    assert torch.allclose(score(exact, x, sigma), gradient, atol=1e-5)
+    assert torch.allclose(score_at(exact, x, sigma), gradient, atol=1e-5)
     assert torch.allclose(noise_prediction(exact, x, sigma), -sigma * gradient, atol=1e-5)
 
 
@@ -196,3 +198,38 @@ def test_points_of_another_dimension_are_refused():
 def test_a_noise_level_outside_the_range_is_refused(sigma):
     with pytest.raises(ValueError, match=f"sigma={sigma:g} is outside this model's range, 0.01 to 1"):
         model()(torch.randn(3, 5), sigma)
+
+
+def test_a_model_for_data_is_centred_and_scaled_by_them():
+    x = 3 + 2 * torch.randn(500, 6)
+    m = ScoreModel.for_data(MLP(6, width=8), x, sigma_max=2.0, parametrisation="noise")
+    assert torch.equal(m.data_mean, x.mean(0)) and m.data_std == pytest.approx(x.std().item())
+    assert m.sigma_max == 2.0 and m.parametrisation == "noise"
+
+
+class Own(MLP):
+    """A network that nobody has registered."""
+
+
+def test_a_network_that_could_not_be_loaded_is_not_saved(tmp_path):
+    m = ScoreModel(Own(6, width=8, blocks=1), 1.0)
+    with pytest.raises(ValueError, match="'Own' is none of MLP, .*put @dimlib.networks.register above its class"):
+        m.save(tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "_KNOWN", dict(networks._KNOWN))
+    networks.register(Own)
+    m, x = ScoreModel(Own(6, width=8, blocks=1), 1.0), torch.randn(3, 6)
+    m.save(tmp_path / "own")
+    again = ScoreModel.load(tmp_path / "own")
+    assert type(again.net) is Own and torch.equal(again(x, 0.1), m(x, 0.1))
+
+
+@pytest.mark.parametrize("name", ["nn", "__init__", "register", "Linear"])
+def test_only_registered_networks_are_built_from_a_file(tmp_path, name):
+    header = {"score_model": json.dumps(model().config | {"network": name})}
+    write_tensors(model().state_dict(), tmp_path / "odd", header)
+    with pytest.raises(ValueError, match=f"network {name!r} is none of MLP"):
+        ScoreModel.load(tmp_path / "odd")

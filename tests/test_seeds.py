@@ -30,6 +30,6 @@ def test_streams_do_not_start_alike():
 
 def test_points_are_not_the_rows_of_the_matrix_that_rotates_them():
     """If they were, Qᵀ would make them upper triangular: G = Q R."""
-    plane = dimlib.manifolds.Plane(10, 10, seed=0)
+    plane = dimlib.data.manifolds.Plane(10, 10, seed=0)
     z = (plane.sample(10, seed=0).double() - plane.center) @ plane.frame
     assert torch.tril(plane.frame.T @ z, -1).abs().max() > 0.1

@@ -1,19 +1,23 @@
 """The SVD estimator on exact scores, and its rules on hand-made spectra."""
 
 import math
-import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from spectra_by_hand import K, hand_made, values
 
-from dimlib import svd
-from dimlib.exact import Empirical, denoiser
-from dimlib.manifolds import Plane, SpaghettiLine, Sphere, Union
+from dimlib.curve import dimension_curve
+from dimlib.data.exact import Empirical, denoiser
+from dimlib.data.manifolds import Plane, SpaghettiLine, Sphere, Union
+from dimlib.machine import checks
+from dimlib.sampler import noisy_copies
 from dimlib.score import noise_prediction
-from dimlib.svd import RULES, frame_spectrum, spectrum
+from dimlib.seeds import stream
+from dimlib.svd import RULES, spectrum
 
+spectrum_on_frame = partial(spectrum, noise="frame")
 cheap_rules = pytest.mark.parametrize("rule", ["recommended", "gap", "cut"])
 
 # ---------------------------------------------------------------- spectra of exact scores
@@ -333,7 +337,7 @@ def test_a_frame_gives_the_exact_values_of_a_gaussian_and_counts_what_is_longer_
     lengths = torch.logspace(-2, 0.5, 40, dtype=torch.float64)
     plane = Plane(40, 60, std=lengths, seed=3, offset=2.0)
     x = plane.sample(2, seed=1).double()
-    found = frame_spectrum(denoiser(plane), x, sigma)
+    found = spectrum_on_frame(denoiser(plane), x, sigma)
     exact = torch.cat([sigma**2 / (sigma**2 + lengths**2), torch.ones(20)]).sort(descending=True).values
     assert np.allclose(found.values, exact, atol=1e-6)
     assert found.dimension("cut").tolist() == [int((lengths > sigma).sum())] * 2
@@ -344,14 +348,14 @@ def test_a_frame_gives_the_exact_values_of_a_gaussian_and_counts_what_is_longer_
 def test_a_frame_sees_a_sphere_as_many_scores_do(shape):
     sphere = Sphere(7, 40, seed=2, offset=5.0)
     x = sphere.sample(3, seed=1).view(-1, *shape)
-    found = frame_spectrum(lambda y, s: denoiser(sphere)(y.flatten(1), s).view_as(y), x, 0.01, batch_size=7)
+    found = spectrum_on_frame(lambda y, s: denoiser(sphere)(y.flatten(1), s).view_as(y), x, 0.01, batch_size=7)
     assert all(found.dimension(rule).tolist() == [7] * 3 for rule in RULES)
     assert found.loss == pytest.approx([7] * 3, abs=0.1)
 
 
 def test_a_frame_calls_the_denoiser_twice_per_dimension():
     rows = []
-    frame_spectrum(lambda x, sigma: rows.append(len(x)) or 0 * x, torch.zeros(1, 30), 0.1)
+    spectrum_on_frame(lambda x, sigma: rows.append(len(x)) or 0 * x, torch.zeros(1, 30), 0.1)
     assert sum(rows) == 60
 
 
@@ -373,14 +377,14 @@ def identity(x, sigma):
     (torch.full((2, 5), float("inf")), "NaN or infinite values: remove or impute"),
 ])
 def test_bad_points_are_refused(x, message):
-    for read in (spectrum, frame_spectrum):
+    for read in (spectrum, spectrum_on_frame):
         with pytest.raises(ValueError, match=message):
             read(identity, x, 0.1)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
 def test_bad_noise_levels_are_refused(sigma):
-    for read in (spectrum, frame_spectrum):
+    for read in (spectrum, spectrum_on_frame):
         with pytest.raises(ValueError, match="sigma=.*must be positive"):
             read(identity, X, sigma)
 
@@ -445,20 +449,33 @@ def test_some_of_the_points_keep_their_directions():
     assert np.array_equal(answer.at([2]).directions, answer.directions[[2]])
 
 
-def test_the_cost_is_said_before():
-    sphere = Sphere(3, 200)
-    x = sphere.sample(20)
-    said = svd.cost(denoiser(sphere), x, 0.02)
-    started = time.perf_counter()
-    spectrum(denoiser(sphere), x, 0.02)
-    spent = time.perf_counter() - started
-    assert said.evaluations == 20 * 800 and "16,000 evaluations" in repr(said)
-    assert spent / 20 < said.seconds < 20 * spent  # another process may have the core in between
-    assert said.bytes >= 2 * 200**2 * 8
+# ---------------------------------------------------------------- what is too large, and kinds of noise
 
 
 def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
-    monkeypatch.setattr(svd, "memory", lambda device: 1e6)
-    for ask in (svd.cost, spectrum):
-        with pytest.raises(MemoryError, match=r"d=200 entries needs 0.00128 GB, and 0.001 GB .* use tangent_sketch"):
-            ask(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
+    monkeypatch.setattr(checks, "memory", lambda device: 1e6)
+    with pytest.raises(MemoryError, match=r"d=200 entries needs 0.00128 GB, and 0.001 GB .* use tangent_sketch"):
+        spectrum(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
+
+
+@pytest.mark.parametrize("options", [{"noise": "uniform"}, {"noise": "frame", "n_scores": 40}])
+def test_an_unknown_noise_is_refused_and_a_frame_has_its_own_number(options):
+    with pytest.raises(ValueError, match="'gaussian', or 'frame' without n_scores"):
+        spectrum(lambda x, sigma: x, torch.zeros(1, 5), 0.1, **options)
+
+
+def test_the_spectrum_is_that_of_the_samplers_noisy_copies(sphere):
+    """By hand from `noisy_copies`, as a reader would do it: K is one block, so the draw is the same."""
+    x = sphere.sample(2).double()
+    copies, noise = noisy_copies(x, 0.05, 64, stream(0, "spectrum"))
+    predicted = noise_prediction(denoiser(sphere), copies.flatten(0, 1), 0.05).view_as(copies).numpy()
+    found = spectrum(denoiser(sphere), x, 0.05, n_scores=64)
+    for s, loss, rows in zip(found.values, found.loss, predicted, strict=True):
+        assert np.allclose(s, np.linalg.svd(rows - rows.mean(0), compute_uv=False) / 8, atol=1e-6)
+        assert np.isclose(loss, np.square(rows - noise.numpy()).sum(1).mean())
+
+
+def test_a_curve_can_have_noise_along_a_frame(sphere):
+    curve = dimension_curve(denoiser(sphere), sphere.sample(3), [0.02, 0.05], noise="frame")
+    alone = spectrum_on_frame(denoiser(sphere), sphere.sample(3), 0.05)
+    assert np.array_equal(curve.spectra[1].values, alone.values) and curve.spectra[1].n_scores == np.inf

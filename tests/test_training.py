@@ -8,11 +8,13 @@ import safetensors.torch
 import torch
 
 import dimlib
-from dimlib.exact import denoiser
-from dimlib.manifolds import Plane
+from dimlib.data.exact import denoiser
+from dimlib.data.manifolds import Plane
+from dimlib.machine.compute import choose_device
+from dimlib.machine.progress import show
 from dimlib.networks import MLP
 from dimlib.score import ScoreModel
-from dimlib.training import choose_device, fit, show
+from dimlib.training import train_steps
 
 PLANE = Plane(3, 12, seed=1, offset=2.0)
 DATA = PLANE.sample(2000)
@@ -25,7 +27,7 @@ def model(seed=0, dim=12, **more):
 
 
 def train(m, x=DATA, steps=30, **more):
-    return list(fit(m, x, **{"steps": steps, "batch_size": 64, "device": "cpu"} | more))
+    return list(train_steps(m, x, **{"steps": steps, "batch_size": 64, "device": "cpu"} | more))
 
 
 def weights(m):
@@ -124,10 +126,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, stop):
     whole_progress = train(whole, steps=40, checkpoint=tmp_path / "whole", checkpoint_every=10)
     file = tmp_path / "runs" / "part"
     options = {"checkpoint": file, "checkpoint_every": 10, "batch_size": 64, "device": "cpu"}
-    for progress in fit(part, DATA, 40, **options):
+    for progress in train_steps(part, DATA, 40, **options):
         if progress.step + 1 == stop:
             break
-    resumed = list(fit(rest, DATA, 40, **options))
+    resumed = list(train_steps(rest, DATA, 40, **options))
     assert [p.step for p in resumed] == list(range(40))
     assert [(p.loss, p.lr) for p in resumed] == [(p.loss, p.lr) for p in whole_progress]
     assert all(0 < a.seconds < b.seconds for a, b in itertools.pairwise(resumed))
@@ -149,7 +151,7 @@ def test_a_finished_run_is_not_repeated(tmp_path):
 
 def test_the_time_of_whoever_watches_is_not_counted():
     seconds = []
-    for progress in fit(model(), DATA, 2, batch_size=16, device="cpu"):
+    for progress in train_steps(model(), DATA, 2, batch_size=16, device="cpu"):
         seconds.append(progress.seconds)
         time.sleep(1)
     assert 0 < seconds[0] < seconds[1] < 1
@@ -214,7 +216,7 @@ def test_the_first_step_of_the_average():
 def test_the_model_can_be_used_at_any_time():
     """Between steps it is in evaluation mode, and gives gradients to nobody."""
     m = model()
-    for _ in fit(m, DATA, 3, batch_size=16, device="cpu"):
+    for _ in train_steps(m, DATA, 3, batch_size=16, device="cpu"):
         assert not m.training
         assert torch.isfinite(m(DATA[:5], 0.1)).all()
         assert all(p.grad is None for p in m.parameters())
@@ -264,6 +266,14 @@ def test_auto_is_the_fastest_device_there_is(monkeypatch, cuda, mps, expected):
 
 
 def test_a_shown_run_is_the_run_and_silent_without_a_terminal(capsys):
-    shown = list(show(fit(model(), DATA, 5, batch_size=8), 5))
-    assert [p.loss for p in shown] == [p.loss for p in fit(model(), DATA, 5, batch_size=8)]
+    shown = list(show(train_steps(model(), DATA, 5, batch_size=8), 5))
+    assert [p.loss for p in shown] == [p.loss for p in train_steps(model(), DATA, 5, batch_size=8)]
     assert capsys.readouterr() == ("", "")
+
+
+def test_train_trains_at_once_and_returns_the_model():
+    a, b = model(), model()
+    returned = dimlib.train(a, DATA, 30, batch_size=64, device="cpu")
+    for _ in train_steps(b, DATA, 30, batch_size=64, device="cpu"):
+        pass
+    assert returned is a and same(a, b) and not same(a, model())

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dimlib import exact, plotting, score
+from dimlib import score
+from dimlib.book import plotting
+from dimlib.data import exact
 
 
 def draw_score(ax) -> None:
@@ -18,7 +20,7 @@ def draw_score(ax) -> None:
     denoiser, sigma = exact.Empirical(curve), 0.12
     x = curve[::40] + sigma * 1.6 * torch.tensor([1, -1]).repeat(25)[:, None] * torch.nn.functional.normalize(
         (curve.roll(-1, 0) - curve.roll(1, 0))[::40] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64))
-    arrow = sigma**2 * score.score(denoiser, x, sigma)
+    arrow = sigma**2 * score.score_at(denoiser, x, sigma)
     ax.plot(*curve.T, color=plotting.COLORS["tangent"], lw=2)
     ax.quiver(*x.T, *arrow.T, angles="xy", scale_units="xy", scale=1, width=0.007, color=plotting.COLORS["normal"])
     ax.set(aspect="equal", title="Near the data the score\npoints along the normals")

@@ -4,7 +4,7 @@ import sys
 
 import pandas as pd
 
-from dimlib.baselines import METHODS
+from dimlib.compare.baselines import METHODS
 
 ROWS = ["10-sphere", "50-sphere", "spaghetti line", "squares 10", "squares 20", "squares 100",
         "blobs 10", "blobs 20", "blobs 100", "mnist"]

@@ -41,7 +41,7 @@ def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = Non
     rows = rows_per_batch(None, d, x.device)
 
     def gather():
-        return covariance(guarded(denoiser, rows), copies_in_blocks(x[:1], sigma, part, 0, "gaussian"), sigma, False)
+        return covariance(guarded(denoiser, rows), copies_in_blocks(x[:1], sigma, part, 0), sigma, False)
 
     (matrices, _), gathered = _timed(gather)
     small = matrices[0, :SMALL, :SMALL]

@@ -1,15 +1,15 @@
 """Models trained elsewhere: a denoiser from a network of diffusers, or from any noise prediction.
 
-Others feed their network x_t = α x_0 + β ε. Divided by α that is x = x_0 + σ ε with σ = β/α, and whatever the
-network F predicts is x_0 in other words, so that its denoiser is
+The input of such a network F is x_t = α x_0 + β ε at a time t. The input of a denoiser is variance exploding:
+x = x_t/α = x_0 + σ ε with σ = β/α. F predicts x_0, ε or a linear combination of them. The denoiser is
 
     D(x, σ) = skip · x + out · F(α x, t).
 
-The noise level fixes the rest: α by how the model was scaled, skip and out by what it predicts, t by its schedule.
-Times between two of the schedule are interpolated in log σ, so that any σ in the range can be asked for.
+σ determines α (from the scaling of x_t), skip and out (from what F predicts) and t (from the noise schedule).
+Between two times of the schedule, t is interpolated linearly in log σ. So σ can be any number in the model's range.
 
-Units are the model's own: images are mostly scaled to [−1, 1] there, and σ is twice what it is in units of the range
-from black to white. A latent model knows the dimension of its latents.
+x and σ are in the units of the model. Images are mostly scaled to [−1, 1], so σ is twice as large as for images in
+[0, 1]. For a latent diffusion model, x is a latent code, and the dimension is that of the set of latent codes.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ __all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
 
 Pair = tuple[Tensor, Tensor]
 
-# What F predicts: (skip, out) from α and β.
+# For each quantity that F can predict: (skip, out) from α and β.
 PREDICTIONS: dict[str, Callable[[Tensor, Tensor], Pair]] = {
     "epsilon": lambda a, b: (torch.ones_like(a), -b / a),                            # ε
     "sample": lambda a, b: (torch.zeros_like(a), torch.ones_like(a)),                # x_0
@@ -36,15 +36,18 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor], Pair]] = {
 
 @dataclass(frozen=True, repr=False)
 class PretrainedDenoiser:
-    """A denoiser D(x, sigma) made by `from_diffusers` or `from_noise_prediction`, differentiable in x.
+    """A denoiser D(x, sigma) from `from_diffusers` or `from_noise_prediction`. It is differentiable in x.
 
-    ``ValueError`` for a sigma more than 1 % outside of the range, and for a network that answers with another shape.
+    x has the shape ``(B, *shape)``, sigma is a number or has the shape (B,). Returns E[x_0 | x], of the shape of x.
 
     Attributes:
-        network: F(x_t, t), with x_t of shape ``(B, *shape)`` and t of shape (B,), not always whole.
+        network: F(x_t, t), with x_t of shape ``(B, *shape)`` and t of shape (B,), not always a whole number.
         scaling: σ ↦ (α, t). prediction: (α, β) ↦ (skip, out). All have the shape (B,), in float64.
         sigma_min, sigma_max: range of noise levels, in the units of x.
-        batch_size: rows per call of the network; None to choose it from the memory.
+        batch_size: rows per call of the network; where None, chosen from the memory.
+
+    Raises:
+        ValueError: when called, sigma more than 1 % outside the range, or an F that returns another shape.
     """
 
     network: Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +66,7 @@ class PretrainedDenoiser:
         alpha, t = self.scaling(sigma)
         factors = alpha, *self.prediction(alpha, sigma * alpha)
         alpha, skip, out = (factor.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1)) for factor in factors)
-        t = t.to(x.device, torch.promote_types(x.dtype, torch.float32))    # half precision cannot hold it
+        t = t.to(x.device, torch.promote_types(x.dtype, torch.float32))    # half precision would round t
         rows = rows_per_batch(self.batch_size, x.shape[1:].numel(), x.device)
         answer = torch.cat([self.network(*part) for part in zip((alpha * x).split(rows), t.split(rows), strict=True)])
         if answer.shape != x.shape:
@@ -79,23 +82,25 @@ def from_noise_prediction(function: Callable[[Tensor, Tensor], Tensor], alphas: 
                           sigmas: Sequence[float] | Tensor, batch_size: int | None = None) -> PretrainedDenoiser:
     """A denoiser from a function that predicts the noise: function(x_t, t) ≈ ε for x_t = α_t x_0 + σ_t ε.
 
-    The σ of the denoiser is σ_t/α_t. Between two times t is interpolated linearly in its logarithm, and so is that of
-    √(α_t² + σ_t²), from which α follows: no approximation for variance preserving models, for which it is 1.
+    The denoiser takes x = x_t/α_t and σ = σ_t/α_t. Between two times, t and log √(α_t² + σ_t²) are interpolated
+    linearly in log σ, and α = √(α_t² + σ_t²)/√(1 + σ²). For a variance preserving model √(α_t² + σ_t²) = 1: α is exact.
 
     Args:
-        function: takes x_t, shape ``(B, *shape)``, in the dtype of x, and t (B,), floating and not always whole: round
-            it if your network looks it up in a table, and ask at the times of the schedule only.
-        alphas, sigmas: α_t and σ_t for t = 0 … T − 1. For a DDPM, with ᾱ_t the cumulative product, √ᾱ_t and √(1 − ᾱ_t).
+        function: takes x_t, shape ``(B, *shape)``, in the dtype of x, and t, shape (B,), a float and not always whole.
+            If your network knows whole times only, round t, and use only noise levels σ_t/α_t of the schedule.
+        alphas, sigmas: α_t and σ_t for t = 0 … T − 1, shape (T,). For a DDPM: √ᾱ_t and √(1 − ᾱ_t), with ᾱ_t the
+            cumulative product. Times with α_t = 0 or σ_t = 0 are left out.
         batch_size: rows per call of the function; chosen from the memory where not given.
 
     Raises:
-        ValueError: α_t and σ_t that are no such numbers, or whose ratio does not steadily rise or fall.
+        ValueError: alphas and sigmas of other shapes, or with a number that is negative or not finite; a ratio σ_t/α_t
+            that does not rise at every time or fall at every time, or has fewer than two values.
     """
     return PretrainedDenoiser(function, *_discrete(alphas, sigmas, PREDICTIONS["epsilon"]), batch_size)
 
 
 def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **conditioning) -> PretrainedDenoiser:
-    """A denoiser from a trained network and a scheduler of diffusers (the package itself is not needed here).
+    """A denoiser from a trained network and a scheduler of diffusers. This function does not import diffusers.
 
     =================  ======================  ===============================================================
     scheduler          α                       trained as
@@ -106,28 +111,30 @@ def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **
     FlowMatch…         1/(1 + σ)               x_t = (1 − u) x_0 + u ε at time t = 1000 u
     =================  ======================  ===============================================================
 
-    Only the noise that the model was trained with is read from the scheduler, nothing about sampling: no steps, and
-    neither clipping nor thresholding. Two schedulers of one model give one denoiser. Distilled models (LCM, Turbo) and
-    guided predictions are accepted but mean nothing here, for they are no conditional means.
+    The scheduler gives only the noise levels and times of training, and what the network predicts. Its settings for
+    sampling (steps, clipping, thresholding) are not used, so two schedulers of one model give the same denoiser.
+    Distilled models (LCM, Turbo) and guided predictions raise no error. But they are not conditional means, so a
+    dimension computed from them has no meaning.
 
     Args:
-        unet: called as ``unet(x_t, t, **conditioning)``, in its own dtype and on the device of x. If it answers with
-            twice the channels, the second half is a learned variance and is left out. In half precision it sees x_t
-            rounded to 3 digits, which is noise too: use ``unet.float()`` for small σ. Wrap a network of another
-            signature, such as a transformer, in a function of x_t and t.
+        unet: called as ``unet(x_t, t, **conditioning)``, in its own dtype and on the device of x. If its output has
+            twice as many channels as x_t, the second half is a learned variance and is left out. Half precision rounds
+            x_t to 3 digits, which adds noise: use ``unet.float()`` for small σ. Wrap a network with another signature,
+            such as a transformer, in a function of x_t and t.
         scheduler: the scheduler that the model was trained or published with.
         batch_size: rows per call of the network; chosen from the memory where not given.
-        conditioning: further arguments of the network, as ``class_labels=torch.tensor([3])`` or
-            ``encoder_hidden_states`` (1, tokens, width): tensors of length 1, repeated for every row. Dictionaries of
-            such are fine.
+        conditioning: further arguments of the network, such as ``class_labels=torch.tensor([3])`` or
+            ``encoder_hidden_states`` (1, tokens, width): tensors of length 1, which are repeated for every row, or
+            dictionaries of such tensors.
 
     Raises:
-        TypeError: an unknown scheduler. ValueError: an unknown kind of prediction, conditioning of another length, a
-            network in training mode or with a table of times, and, when called, x with other channels.
+        TypeError: an unknown scheduler.
+        ValueError: an unknown kind of prediction, a conditioning tensor of another length, a network with a table of
+            times; when called, a network in training mode, or x with another number of channels.
     """
     _check_lengths(conditioning)
     config = getattr(unet, "config", {})
-    config = config if isinstance(config, dict) else {}                    # diffusers' are dictionaries
+    config = config if isinstance(config, dict) else {}                    # in diffusers it is a dictionary
     if config.get("time_embedding_type") == "learned":
         raise ValueError("this network looks its times up in a table and knows no others: give from_noise_prediction a "
                          "function that rounds t, and ask at the noise levels of its schedule only")
@@ -148,7 +155,7 @@ def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **
 
 
 def _schedule(scheduler):
-    """scaling, prediction and range of a scheduler of diffusers."""
+    """scaling, prediction, sigma_min and sigma_max for a scheduler of diffusers."""
     config, name = getattr(scheduler, "config", {}), type(scheduler).__name__
     low, high = config.get("sigma_min"), config.get("sigma_max")
     flow = name.startswith("FlowMatch") or config.get("use_flow_sigmas")
@@ -169,7 +176,7 @@ def _schedule(scheduler):
     if hasattr(scheduler, "alphas_cumprod"):
         share = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64, device="cpu")
         scaling, _, first, last = _discrete(share.sqrt(), (1 - share).sqrt(), prediction)
-        if config.get("timestep_type") == "continuous" and kind == "v_prediction":   # only Euler's has it
+        if config.get("timestep_type") == "continuous" and kind == "v_prediction":   # only in Euler schedulers
             return (lambda sigma: ((1 + sigma**2) ** -0.5, sigma.log() / 4)), prediction, low or first, high or last
         return scaling, prediction, first, last
     raise TypeError(f"{name} is no scheduler that from_diffusers knows: those with alphas_cumprod (DDPM, DDIM, Euler, "
@@ -178,7 +185,7 @@ def _schedule(scheduler):
 
 
 def _discrete(alphas, betas, prediction):
-    """scaling, prediction and range of a model that was trained at T times."""
+    """scaling, prediction, sigma_min and sigma_max for a model that was trained at T times."""
     alphas, betas = (torch.as_tensor(row, dtype=torch.float64, device="cpu") for row in (alphas, betas))
     if alphas.ndim != 1 or alphas.shape != betas.shape:
         raise ValueError("alphas and sigmas must be two rows of numbers, one of each for every time, got shapes "
@@ -213,7 +220,7 @@ def _check_lengths(conditioning, path=""):
 
 
 def _repeated(value, rows, device, dtype):
-    """Conditioning for that many rows, on the device, and in the dtype if it is floating."""
+    """The conditioning repeated for that many rows, on the device; floating-point tensors in the given dtype."""
     if isinstance(value, dict):
         return {name: _repeated(part, rows, device, dtype) for name, part in value.items()}
     if not isinstance(value, Tensor):

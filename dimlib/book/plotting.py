@@ -1,4 +1,7 @@
-"""One look for all figures: colour-blind-safe colours (Okabe & Ito 2008), labelled axes, thin lines."""
+"""Figures in one style: colours for colour-blind readers too (Okabe & Ito 2008), labelled axes, thin lines.
+
+Each function draws on ``ax``, or on the current axes where not given, and returns the axes.
+"""
 
 try:
     import matplotlib.pyplot as plt
@@ -31,8 +34,8 @@ def use_style() -> None:
 
 
 def plot_spectrum(spectrum: Spectrum, dim: int, ax: Axes | None = None) -> Axes:
-    """Singular values against their index, one line per point. The last ``dim``, which should be small, have another
-    colour."""
+    """Singular values against their index, one line for each point. The last ``dim`` values have another colour: if
+    ``dim`` is the intrinsic dimension, they should be small."""
     ax = ax or plt.gca()
     d = spectrum.values.shape[1]
     index = np.arange(1, d + 1)
@@ -49,7 +52,8 @@ def plot_spectrum(spectrum: Spectrum, dim: int, ax: Axes | None = None) -> Axes:
 
 def plot_curve(curve: DimensionCurve, truth: float | None = None, rules=("recommended", "gap", "ratio", "cut"),
                ax: Axes | None = None) -> Axes:
-    """Mean dimension against σ with a band of two standard errors, for several rules; the plateau is shaded."""
+    """Mean dimension over the points against σ for several rules, with a band of ± two standard errors. The plateau of
+    the recommended rule is shaded."""
     ax = ax or plt.gca()
     low, high = curve.estimate().plateau
     ax.axvspan(low, high, color=COLORS["recommended"], alpha=0.08, lw=0, label="plateau")
@@ -65,7 +69,7 @@ def plot_curve(curve: DimensionCurve, truth: float | None = None, rules=("recomm
 
 
 def plot_histogram(answers: dict[str, np.ndarray], truth: float | None = None, ax: Axes | None = None) -> Axes:
-    """Share of the points at each answer, side by side for several estimators."""
+    """Share of the points with each dimension. The bars of several estimators are side by side."""
     ax = ax or plt.gca()
     width = 0.8 / len(answers)
     for i, (name, answer) in enumerate(answers.items()):
@@ -82,7 +86,7 @@ def plot_histogram(answers: dict[str, np.ndarray], truth: float | None = None, a
 
 
 def plot_images(images: Tensor, columns: int, low: float = 0.0, high: float = 1.0, ax: Axes | None = None) -> Axes:
-    """Images (n, 1, h, w) row by row in a grid. The value ``low`` is black, ``high`` is white, nan is left blank."""
+    """Images (n, 1, h, w) row by row in a grid. The value ``low`` is black, ``high`` is white, nan stays blank."""
     ax = ax or plt.gca()
     framed = torch.nn.functional.pad(images[:, 0].detach().cpu().float(), (1, 1, 1, 1), value=float("nan"))
     missing = -len(framed) % columns

@@ -1,4 +1,4 @@
-"""Records of runs: what was measured, with which parameters, where. One row per data set, seed and rule."""
+"""Records of runs: the results, the parameters and the machine. One row for each data set, seed and rule."""
 
 import json
 import os
@@ -22,15 +22,18 @@ CENTRED_RULES = ("recommended", "gap", "ratio", "cut")
 
 
 def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -> list[dict]:
-    """One row for each rule: the four rules on the centred curve, each on its own plateau, and the published one.
+    """The results of one run as a list of rows (dicts), one for each rule.
+
+    Four rows are for the rules on the centred curve, each at the noise level of its own plateau. The fifth row, called
+    "published", is for the algorithm as published: the "gap" rule on the uncentred spectrum.
 
     Args:
-        curve: centred spectra over noise levels.
-        published: the uncentred spectrum at the paper's σ, for the rule as published.
-        truth: the true dimension at the points, a number or shape (P,), with which the answers are compared. None where
-            it is unknown; then k, visible and the shares are None, too.
+        curve: centred spectra over noise levels, at P points.
+        published: the uncentred spectrum at the paper's σ.
+        truth: the true dimension at the points, a number or shape (P,). The answers are compared with it. None if it is
+            unknown; then k, visible and the shares are also None.
         visible: a function of σ that returns the number of directions longer than σ at the points, shape (P,).
-        common: the other columns, the same in each row; those that are not in COLUMNS come last.
+        common: the other columns, the same in each row. Those that are not in COLUMNS come last.
     """
     estimates = {rule: curve.estimate(rule) for rule in CENTRED_RULES}
     answers = {rule: (estimate.sigma, estimate.dimension()) for rule, estimate in estimates.items()}
@@ -51,7 +54,7 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
 
 
 def provenance() -> dict:
-    """Commit, versions and machine: where the numbers of a run come from."""
+    """Commit, versions and machine of a run, as a dict."""
     return {"commit": commit(), "python": platform.python_version(), "torch": torch.__version__.split("+")[0],
             "numpy": np.__version__, "processor": _processor(), "cores": os.cpu_count(),
             "threads": torch.get_num_threads()}
@@ -69,7 +72,7 @@ def commit() -> str:
 
 
 def write_metrics(out_dir: str | Path, rows: list[dict], **more) -> Path:
-    """Write ``metrics.json`` with the rows, the provenance and ``more``, and return its path."""
+    """Write the rows, the provenance and ``more`` to ``metrics.json`` in the folder out_dir, and return its path."""
     path = Path(out_dir) / "metrics.json"
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps({"rows": rows, "provenance": provenance(), **more}, indent=1))

@@ -1,9 +1,9 @@
-"""The rivals: estimators of scikit-dimension and scikit-learn, in one table.
+"""Other estimators of the intrinsic dimension, from scikit-dimension and scikit-learn, in one table.
 
-Each method runs in a process of its own with a time limit. A method that hangs, crashes or needs too much memory gives
-nan and a warning, and the others go on. The process runs
+Each method runs in its own process with a time limit. If a method does not end, crashes or needs too much memory, its
+result is nan with a warning, and the other methods still run. The command of the process is
 
-    python -m dimlib.compare.baselines METHOD DATA.npy    print the dimension and the seconds
+    python -m dimlib.compare.baselines METHOD DATA.npy    prints the dimension and the seconds
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["METHODS", "Baseline", "estimate"]
 
-NEIGHBOURS = 100  # of a point, for the truly local PCA
+NEIGHBOURS = 100  # number of neighbours of each point in the local PCA
 
 
 def _skdim(name: str, **options) -> Callable[[NDArray], float]:
@@ -36,7 +36,7 @@ def _skdim(name: str, **options) -> Callable[[NDArray], float]:
 
 
 def _mle(m: int) -> Callable[[NDArray], float]:
-    """The maximum likelihood of Levina & Bickel (2004) from m neighbours."""
+    """The maximum likelihood estimator of Levina & Bickel (2004), from m neighbours of each point."""
     def fit(x):
         import skdim
 
@@ -45,7 +45,7 @@ def _mle(m: int) -> Callable[[NDArray], float]:
 
 
 def _local_pca(x: NDArray) -> float:
-    """PCA of the neighbours of every point, mean over the points."""
+    """The dimension by PCA of the neighbours of each point, as the mean over the points."""
     import skdim
 
     pointwise = skdim.id.lPCA(verbose=False).fit_pw(x, n_neighbors=min(NEIGHBOURS, len(x) - 1)).dimension_pw_
@@ -55,8 +55,8 @@ def _local_pca(x: NDArray) -> float:
 def _probabilistic_pca(x: NDArray) -> float:
     """The number of components with the largest evidence (Minka 2000).
 
-    The same as scikit-learn's PCA(n_components="mle"), which loops over d³ numbers in Python and takes many minutes in
-    a thousand dimensions.
+    The result is the same as from scikit-learn's PCA(n_components="mle"). That one loops over d³ numbers in Python and
+    takes many minutes for d = 1000.
     """
     n, d = x.shape
     if n < d:
@@ -73,7 +73,7 @@ def _evidence(spread: NDArray, k: int, n: int) -> float:
     fitted = np.where(np.arange(d) < k, spread, rest)
     i, j = np.triu_indices(k, 1, d)
     hessian = np.log((spread[i] - spread[j]) * (1 / fitted[j] - 1 / fitted[i])).sum() + len(i) * np.log(n)
-    free = (d - np.arange(k)) / 2                                          # of each component's direction
+    free = (d - np.arange(k)) / 2                                          # dimension/2 of each direction's space
     prior = np.sum([math.lgamma(f) for f in free]) - np.log(np.pi) * free.sum() - k * np.log(2)
     likelihood = -n / 2 * (np.log(spread[:k]).sum() + (d - k) * np.log(rest))
     return prior + likelihood + (len(i) + k) / 2 * np.log(2 * np.pi) - hessian / 2 - k / 2 * np.log(n)
@@ -81,7 +81,7 @@ def _evidence(spread: NDArray, k: int, n: int) -> float:
 
 METHODS: dict[str, Callable[[NDArray], float]] = {
     "MLE (m=5)": _mle(5), "MLE (m=20)": _mle(20),
-    "PCA": _skdim("lPCA", verbose=False),        # global: "Local PCA" in the paper's table; Fukunaga & Olsen 1971
+    "PCA": _skdim("lPCA", verbose=False),        # of all points: the paper's "Local PCA"; Fukunaga & Olsen 1971
     "local PCA": _local_pca,
     "probabilistic PCA": _probabilistic_pca,
     "TwoNN": _skdim("TwoNN"),                    # Facco et al. 2017
@@ -101,7 +101,7 @@ METHODS: dict[str, Callable[[NDArray], float]] = {
 
 @dataclass(frozen=True)
 class Baseline:
-    """The estimate of one method for all the data, and the seconds that it took; both are nan where it failed."""
+    """The dimension by one method for all the data, and its time in seconds. Both are nan if the method failed."""
 
     method: str
     estimate: float
@@ -109,16 +109,17 @@ class Baseline:
 
 
 def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: float = 60.0) -> list[Baseline]:
-    """Dimensions of data by the rivals of this method, each with its defaults.
+    """The intrinsic dimension of data by other methods, each with its default settings. Returns one result per method.
 
     Args:
-        x: data, shape (N, d), or ``(N, *shape)``, then flattened.
+        x: data, shape (N, d), or ``(N, *shape)``, which is flattened.
         methods: names in METHODS; all where not given.
-        time_limit: seconds for each method, with the start of its process. A method that takes longer, or fails, gives
-            nan and a warning with the reason.
+        time_limit: seconds for each method, including the start of its process. A method that takes longer or fails
+            gives nan and a warning with the reason.
 
     Raises:
-        ValueError: an unknown method, or data with NaN or infinite values.
+        ValueError: an unknown method, or data that are one-dimensional, NaN or infinite.
+        ModuleNotFoundError: scikit-dimension is not installed.
     """
     if importlib.util.find_spec("skdim") is None:
         raise ModuleNotFoundError("the rivals are in scikit-dimension: pip install 'dimlib[baselines]'")
@@ -136,7 +137,7 @@ def estimate(x: ArrayLike, methods: Sequence[str] | None = None, time_limit: flo
         return [_limited(method, path, time_limit) for method in methods]
 
 
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # more get in the way
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # more make it slower
 
 
 def _limited(method: str, path: Path, time_limit: float) -> Baseline:
@@ -154,7 +155,7 @@ def _limited(method: str, path: Path, time_limit: float) -> Baseline:
 
 
 def main(method: str, path: str) -> None:
-    import skdim  # noqa: F401 (its import is not the method's time)
+    import skdim  # noqa: F401 (imported here, so that the time excludes it)
 
     x = np.load(path)
     np.random.seed(0)

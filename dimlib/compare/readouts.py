@@ -9,8 +9,8 @@ tangent space, with k eigenvalues 1 and d − k eigenvalues 0. The readouts coun
     jacobian_spectrum  all singular values of I − J, at the clean point
     tangent_sketch     the range of J, from a few more than k products of J with a vector
 
-All except `lidl` take a denoiser, points and σ, as `spectrum` does. A variance preserving (VP) model becomes a denoiser,
-since its x_t = α x_0 + β ε is α times x_0 + σ ε with σ = β/α.
+All except `lidl` take a denoiser, points and σ, as `spectrum` does. A variance preserving (VP) model becomes a
+denoiser, since its x_t = α x_0 + β ε is α times x_0 + σ ε with σ = β/α.
 """
 
 from collections.abc import Callable, Sequence

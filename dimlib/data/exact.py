@@ -1,8 +1,8 @@
-"""Denoisers in closed form: what a perfectly trained network would answer.
+"""Exact denoisers: the values that a perfectly trained network would return.
 
-Each is a callable D(x, sigma) = E[x_0 | x_0 + σ ε = x] (see ``dimlib.score``) with a ``log_density(x, sigma)``
-of the noisy data, so that Tweedie's formula D = x + σ² ∇ log p_σ(x) can be checked by autograd.
-x has shape (B, d); sigma is a number or a tensor of shape (B,); log-densities have shape (B,).
+Each is a callable D(x, sigma) = E[x_0 | x_0 + σ ε = x] (see ``dimlib.score``). Its method ``log_density(x, sigma)``
+returns log p_σ(x) of the noisy data, so autograd can check Tweedie's formula D = x + σ² ∇ log p_σ(x). The points x have
+the shape (B, d), sigma is a number or has the shape (B,), and log-densities have the shape (B,).
 """
 
 import math
@@ -21,7 +21,7 @@ BESSEL_TERMS = 128  # backward recurrence from order ν + 128: relative error be
 
 
 class GaussianPlane:
-    """x_0 ~ N(b, Q diag(s²) Qᵀ) on an affine plane: D(x) = b + Q diag(s² / (s² + σ²)) Qᵀ (x − b)."""
+    """For x_0 ~ N(b, Q diag(s²) Qᵀ) on an affine plane: D(x) = b + Q diag(s² / (s² + σ²)) Qᵀ (x − b)."""
 
     def __init__(self, plane: Plane):
         self.plane = plane
@@ -43,11 +43,11 @@ class GaussianPlane:
 
 
 class UniformSphere:
-    """x_0 uniform on the k-sphere of radius R. With y = Qᵀ(x − b) in R^{k+1} and ν = (k − 1)/2,
+    """For x_0 uniform on the k-sphere of radius R. With y = Qᵀ(x − b) in R^{k+1} and ν = (k − 1)/2,
 
         D(x) = b + R A(R‖y‖/σ²) Q y/‖y‖,   A(κ) = I_{ν+1}(κ) / I_ν(κ),
 
-    the mean of a von Mises–Fisher distribution (Mardia & Jupp 2000, §9.3.2).
+    which is the mean of a von Mises–Fisher distribution (Mardia & Jupp 2000, §9.3.2).
     """
 
     def __init__(self, sphere: Sphere):
@@ -74,9 +74,9 @@ class UniformSphere:
 def _bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
     """q = I_{ν+1}(κ) / (κ I_ν(κ)) and log(κ^{-ν} I_ν(κ)), stable for every κ ≥ 0, in float32 too.
 
-    The ratio obeys q_ν = 1 / (2(ν + 1) + κ² q_{ν+1}) (DLMF 10.29.1): all terms are positive, so running
-    it downwards from a high order, where Amos' bound (1974) is accurate, loses nothing. The same ratios
-    carry log I down from that high order, where the Debye expansion (DLMF 10.41.3) is accurate.
+    The ratios satisfy q_ν = 1 / (2(ν + 1) + κ² q_{ν+1}) (DLMF 10.29.1). The recurrence starts at a high order, where
+    Amos' bound (1974) is accurate, and goes down to ν. All its terms are positive, so it loses no accuracy. The second
+    result is its value at the high order, from the Debye expansion (DLMF 10.41.3), minus the sum of all log q.
     """
     top = order + BESSEL_TERMS
     q = 1 / (top + 0.5 + torch.hypot(torch.full_like(kappa, top + 1.5), kappa))
@@ -93,7 +93,12 @@ def _bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Mixture:
-    """A weighted union: D = Σ_c w_c(x) D_c(x) with w = softmax(log π_c + log p_c(x)), from exact densities."""
+    """For a union of parts c with weights π_c: D = Σ_c w_c(x) D_c(x) with w = softmax(log π_c + log p_c(x)).
+
+    Args:
+        parts: the exact denoisers D_c of the parts, with their log-densities log p_c.
+        weights: π_c, shape (number of parts,), positive, with sum 1.
+    """
 
     def __init__(self, parts: Sequence, weights: Tensor):
         self.parts, self.weights = tuple(parts), weights
@@ -115,15 +120,15 @@ class Empirical:
 
         D(x) = Σ_i w_i(x) x_i,   w = softmax(log π_i − ‖x − x_i‖²/2σ²).
 
-    This is what a network that memorised its training set would compute, and, with the nodes of a
-    quadrature rule for points, the exact denoiser of a curve. The points pass by in blocks with a running
-    log-sum-exp, so memory is O(B · block) whatever their number.
+    A network that has memorised its training set computes this function. If the points are the nodes of a quadrature
+    rule, it is the exact denoiser of a curve. The points are processed in blocks with a running log-sum-exp, so the
+    memory is O(B · block) for any number of points.
 
     Args:
         points: shape (N, d).
-        weights: shape (N,), positive; equal where not given.
+        weights: shape (N,), positive, divided by their sum; equal where not given.
         block: points per block.
-        sigma_min: the smallest noise level to answer for, where the points stand for a continuum.
+        sigma_min: the smallest noise level at which the points are dense enough; ``ValueError`` for a smaller sigma.
     """
 
     def __init__(self, points: Tensor, weights: Tensor | None = None, block: int = 4096, sigma_min: float = 0.0):
@@ -141,7 +146,7 @@ class Empirical:
     def _stream(self, x, sigma):
         if torch.as_tensor(sigma).min() < 0.9999 * self.sigma_min:
             raise ValueError(f"sigma={sigma} is below sigma_min={self.sigma_min}, for which these points are too few")
-        # Squared distances at small σ need more digits than float32 products have: float64, or no products.
+        # At small σ, float32 matrix products are not accurate enough for squared distances: float64, or no products.
         if x.device.type == "mps":
             wide, mode = x, "donot_use_mm_for_euclid_dist"
         else:
@@ -161,9 +166,9 @@ class Empirical:
 
 @singledispatch
 def denoiser(manifold) -> GaussianPlane | UniformSphere | Mixture | Empirical:
-    """The exact denoiser of a manifold's data, for `Plane`, `Sphere`, `SpaghettiLine` and unions of them.
+    """The exact denoiser of the data of a manifold: a `Plane`, `Sphere`, `SpaghettiLine`, or a union of them.
 
-    Raises ``TypeError`` for a manifold without one: use ``Empirical(manifold.sample(n))`` there.
+    Raises ``TypeError`` for any other manifold: use ``Empirical(manifold.sample(n))`` there.
     """
     raise TypeError(f"{type(manifold).__name__} has no closed-form denoiser; "
                     "use Empirical(manifold.sample(n)) with n large")
@@ -180,8 +185,8 @@ def _(union: Union) -> Mixture:
 
 @denoiser.register
 def _(line: SpaghettiLine, sigma_min: float = 0.01) -> Empirical:
-    # At a spacing of σ/2 equally spaced nodes integrate a Gaussian of width σ to rounding, and Gregory's weights
-    # at the ends of the curve keep D good to a hundredth of σ there.
+    # Equally spaced nodes at a distance of σ/2 integrate a Gaussian of width σ up to rounding errors. Near the ends of
+    # the curve, Gregory's weights keep the error of D below about σ/100.
     longest = line.frequencies.norm()                                      # the largest speed, at t = 0
     t = torch.linspace(0, 1, math.ceil(2 * longest / sigma_min) + 1, dtype=torch.float64)[:, None]
     weights = torch.ones(len(t))

@@ -1,7 +1,7 @@
-"""Images: two generated families whose dimension is known, and handwritten digits, whose dimension is not.
+"""Images: two generated families whose dimension is known, and handwritten digits whose dimension is not known.
 
-Images have shape (n, 1, size, size); grey values, and with them sigma, are in units of the range from black (0) to
-white (1). Files of MNIST are believed only after a check of their content.
+Images have the shape (n, 1, size, size). Grey values go from 0 (black) to 1 (white), and sigma is in the same units.
+Files of MNIST are used only after a check of their content.
 """
 
 import gzip
@@ -23,17 +23,20 @@ __all__ = ["ImageFamily", "Squares", "Blobs", "digits", "mnist", "read_idx"]
 
 
 class ImageFamily(ABC):
-    """Images x = g(u) made from coordinates u: like a `Manifold`, but asked about at u, not at x.
+    """Images x = g(u) made from coordinates u: like a `Manifold`, but its methods take u and not the image x.
 
-    Coordinates cannot be read off an image in closed form, and need not be: images whose truth is wanted are
-    ``family.render(u)`` for ``u = family.sample_coordinates(n, seed)``, which ``family.sample(n, seed)`` are too.
-    ``dim`` is the rank of the Jacobian of g, computed in float64 at one draw of u.
+    No formula gives the coordinates of an image. So draw the coordinates first, ``u = family.sample_coordinates(n,
+    seed)``: the images ``family.render(u)`` are those of ``family.sample(n, seed)``, and the other methods take u.
+    The attribute ``dim`` is the rank of the Jacobian of g, computed in float64 at one draw of u.
 
-    A subclass says how coordinates are drawn (``_draw``) and rendered (``_render``, (n, k) to (n, size, size)).
+    A subclass defines two methods: ``_draw`` draws coordinates, and ``_render`` maps (n, k) to (n, size, size).
 
     Args:
         size: height and width in pixels; an image is a point of R^d with d = ambient_dim = size².
         spread: standard deviations of the coordinates, shape (k,).
+
+    Raises:
+        ValueError: in the methods, n < 1, or coordinates u that do not have the shape (n, k).
     """
 
     def __init__(self, size: int, spread: Tensor):
@@ -50,7 +53,7 @@ class ImageFamily(ABC):
         return f"{type(self).__name__}(coordinates={len(self.spread)}, dim={self.dim}, size={self.size})"
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Draw n images: float32, shape (n, 1, size, size); the same seed gives the same images."""
+        """Draw n images: float32, shape (n, 1, size, size). The same seed gives the same images."""
         return self.render(self.sample_coordinates(n, seed)).float()
 
     def sample_coordinates(self, n: int, seed: int = 0) -> Tensor:
@@ -60,7 +63,7 @@ class ImageFamily(ABC):
         return self._draw(n, stream(seed, "data"))
 
     def render(self, u: Tensor) -> Tensor:
-        """The images g(u) of coordinates u (n, k), shape (n, 1, size, size), in float64."""
+        """The images g(u) of coordinates u (n, k): float64, shape (n, 1, size, size)."""
         return torch.cat([self._render(part) for part in self._checked(u).split(1000)])[:, None]
 
     def tangent_basis(self, u: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ class ImageFamily(ABC):
     def tangent_lengths(self, u: Tensor) -> Tensor:
         """Lengths of the tangent directions at g(u) for u (n, k), descending, in grey values: shape (n, k), float64.
 
-        They are the singular values of the Jacobian of g, its columns scaled by ``spread``, as for a `Manifold`.
+        They are the singular values of the Jacobian of g with its columns multiplied by ``spread``, as in `Manifold`.
         """
         return torch.linalg.svdvals(self._jacobian(self._checked(u)) * self.spread)
 
@@ -79,10 +82,10 @@ class ImageFamily(ABC):
         return (self.tangent_lengths(u) > sigma).sum(-1)
 
     def project(self, x: Tensor, u: Tensor, steps: int = 10) -> Tensor:
-        """The images nearest to x (n, 1, size, size), float64: argmin_v ‖x − g(v)‖ by Gauss–Newton from v = u (n, k).
+        """The images g(v) nearest to x (n, 1, size, size), in the same shape, float64: v = argmin_v ‖x − g(v)‖.
 
-        A perfect denoiser for σ far below the radii of curvature, started from the coordinates of the clean images.
-        A step that would go further away is halved until it does not.
+        Gauss–Newton steps find v, from v = u (n, k). A step that would increase the distance is halved until it does
+        not. With u of the clean images, this is a perfect denoiser for σ far below the radii of curvature.
         """
         v, target = self._checked(u).clone(), x.double().cpu().flatten(1)
         for _ in range(steps):
@@ -107,13 +110,13 @@ class ImageFamily(ABC):
 class Squares(ImageFamily):
     """Sums of k fixed squares, x = Σ_i c_i · square_i with c_i ~ U[0, 1]: a linear family.
 
-    Overlaps add, so that grey values may pass 1. Sides (3 or 5 pixels, equally likely) and places are drawn with
-    replacement, so that squares may coincide, and ``dim``, the rank, is then less than k: with seed=8 it is 10, 20 and
-    99 for k = 10, 20 and 100, since two of the hundred coincide, as in the official data. Stanczuk et al., ICML 2024,
-    Table 2.
+    Where squares overlap, their values add, so grey values may exceed 1. Sides (3 or 5 pixels, equally likely) and
+    places are drawn with replacement, so two squares may coincide. Then ``dim``, the rank, is less than k. With seed=8
+    it is 10, 20 and 99 for k = 10, 20 and 100: two of the hundred coincide, as in the official data. Source: Stanczuk
+    et al., ICML 2024, Table 2.
 
     Args:
-        n_squares: number of squares k, the coordinates c.
+        n_squares: number of squares k; the coordinates u are c_1, …, c_k.
         size: height and width of the images in pixels, at least 5.
         seed: seed of the squares' sides and places.
     """
@@ -124,7 +127,7 @@ class Squares(ImageFamily):
         generator = stream(seed, "squares")
         side = 3 + 2 * torch.randint(2, (n_squares, 1), generator=generator)
         place = torch.rand(n_squares, 2, generator=generator, dtype=torch.float64)
-        corner = (place * (size - side + 1)).long()                        # all of a square lies in the image
+        corner = (place * (size - side + 1)).long()                        # the whole square lies in the image
         offset = torch.arange(size) - corner[:, :, None]                   # (k, 2, size), from the top, from the left
         inside = (0 <= offset) & (offset < side[:, :, None])
         self.squares = (inside[:, 0, :, None] & inside[:, 1, None, :]).double()  # (k, size, size)
@@ -138,13 +141,13 @@ class Squares(ImageFamily):
 
 
 class Blobs(ImageFamily):
-    """Sums of k Gaussian blobs at fixed centres m_i whose widths s_i ~ U[1, 5] pixels are the coordinates.
+    """Sums of k Gaussian blobs at fixed centres m_i. Their widths s_i ~ U[1, 5] pixels are the coordinates.
 
     x = (f − min f) / (max f − min f) over the pixels p, with f(p) = Σ_i exp(−‖p − m_i‖² / 2s_i²) / (√(2π) s_i).
-    Each image fills [0, 1]. Stanczuk et al., ICML 2024, Table 2.
+    So the smallest value of each image is 0 and the largest is 1. Source: Stanczuk et al., ICML 2024, Table 2.
 
     Args:
-        n_blobs: number of blobs k, the coordinates s.
+        n_blobs: number of blobs k; the coordinates u are s_1, …, s_k.
         size: height and width of the images in pixels, at least 2.
         seed: seed of the centres, which are distinct pixels.
     """
@@ -161,7 +164,7 @@ class Blobs(ImageFamily):
 
     def _render(self, u):
         offset = torch.arange(self.size) - self.centers[:, :, None]        # (k, 2, size)
-        bell = torch.exp(-(offset**2) / (2 * u[:, :, None, None] ** 2))    # (n, k, 2, size): a blob is a product
+        bell = torch.exp(-(offset**2) / (2 * u[:, :, None, None] ** 2))    # (n, k, 2, size), one factor per axis
         height = 1 / (math.sqrt(2 * math.pi) * u)
         f = torch.einsum("nk,nky,nkx->nyx", height, bell[:, :, 0], bell[:, :, 1])
         low, high = f.amin((1, 2), keepdim=True), f.amax((1, 2), keepdim=True)
@@ -190,15 +193,16 @@ def mnist(folder: str | Path | None = None, train: bool = True, size: int = 28) 
     """MNIST (LeCun et al. 1998): images (n, 1, size, size), float32 in [0, 1], and labels (n,), int64.
 
     Args:
-        folder: where the four files are, as they are or gzipped; None for the folder that the environment variable
-            DIMLIB_DATA names, else the user's cache, into which missing files are downloaded.
-        train: the 60 000 images for training; False for the 10 000 for testing.
+        folder: folder with the four files, plain or gzipped. None: the folder that the environment variable DIMLIB_DATA
+            names; if it is not set, the user's cache, and missing files are downloaded into it.
+        train: True for the 60 000 training images, False for the 10 000 test images.
         size: 28, or 32 for a black margin of 2 pixels.
 
     Raises:
-        FileNotFoundError: a file is missing in a folder of yours, where nothing is ever downloaded.
-        ValueError: a file is damaged, or not what its name says (by the SHA-256 of its content).
-        ConnectionError: no mirror has sent the right file.
+        FileNotFoundError: a file is missing in your own folder. Nothing is downloaded into it.
+        ValueError: another size; a file that is damaged, or whose SHA-256 is not the one of the file of that name.
+        ConnectionError: no mirror sent the right file.
+        ModuleNotFoundError: the cache needs the package pooch, and it is not installed.
     """
     if size not in (28, 32):
         raise ValueError(f"size={size}: MNIST comes in size 28, or 32 with a margin")
@@ -209,17 +213,17 @@ def mnist(folder: str | Path | None = None, train: bool = True, size: int = 28) 
 
 
 def read_idx(path: str | Path) -> Tensor:
-    """Read bytes in the IDX format, gzipped or not, as uint8 in the shape of the file's header.
+    """Read an IDX file of bytes, plain or gzipped. Returns uint8 values with the shape in the header of the file.
 
-    The format (LeCun et al. 1998): 0, 0, 8 (for bytes), the number of dimensions; each dimension as a big-endian
-    32-bit number; the values, last dimension fastest. ``ValueError`` for a file that is anything else.
+    The file (LeCun et al. 1998) has four bytes, 0, 0, 8 (the code of the type uint8) and the number of dimensions; each
+    dimension as a big-endian 32-bit number; the values, last dimension fastest. ``ValueError`` for any other file.
     """
     return _parse_idx(_content(Path(path)), path)
 
 
 def _content(path: Path) -> bytes:
     content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):                                # what gzip starts with, and IDX never does
+    if not content.startswith(b"\x1f\x8b"):                                # gzip files start so, IDX files never do
         return content
     try:
         return gzip.decompress(content)

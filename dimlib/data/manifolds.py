@@ -1,8 +1,8 @@
 """Data whose dimension is known.
 
-Every manifold here is generated: coordinates u are drawn, mapped by a smooth generator g into a flat
-space R^m, and placed in R^d by a random isometry, x = Q g(u) + b. So its truth is computed, never
-assumed: the Jacobian of g gives the tangent space and the lengths of its directions.
+Every manifold here is generated. Coordinates u are drawn, a smooth generator g maps them into a flat space R^m, and a
+random isometry places the result in R^d: x = Q g(u) + b. So the true dimension is computed and not assumed: the
+Jacobian of g gives the tangent space and the lengths of its directions.
 """
 
 from abc import ABC, abstractmethod
@@ -21,16 +21,19 @@ __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "Spaghetti
 class Manifold(ABC):
     """A generated k-dimensional manifold M in R^d.
 
-    A subclass says how coordinates are drawn (``_draw``), mapped to flat space (``_embed``) and read off
-    again (``_coordinates``, the coordinates of the nearest point of M, for points near M).
+    A subclass defines three methods: ``_draw`` draws coordinates u, ``_embed`` is g, and ``_coordinates`` maps a point
+    of R^m that is near M to the coordinates of the nearest point of M.
 
     Args:
         dim: intrinsic dimension k.
         flat_dim: dimension m of the flat space in which g takes its values.
-        ambient_dim: ambient dimension d; ``ValueError`` where it is less than m.
+        ambient_dim: ambient dimension d, at least m.
         spread: standard deviations of the coordinates u, shape (number of coordinates,).
         seed: seed of the isometry Q (the QR factor of a Gaussian matrix); None for the identity.
-        offset: length of the translation b, whose direction is drawn with the same seed.
+        offset: length of the translation b, in data units. Its direction is random and depends on the same seed.
+
+    Raises:
+        ValueError: ambient_dim < m; in the methods, n < 1, or points x that do not have the shape (n, d).
     """
 
     def __init__(self, dim: int, flat_dim: int, ambient_dim: int, spread: Tensor,
@@ -62,7 +65,7 @@ class Manifold(ABC):
         return f"{type(self).__name__}(dim={self.dim}, ambient_dim={self.ambient_dim})"
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Draw n points of M. Returns float32, shape (n, d); the same seed gives the same points."""
+        """Draw n points of M: float32, shape (n, d). The same seed gives the same points."""
         return self._sample(n, stream(seed, "data"))
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -71,7 +74,7 @@ class Manifold(ABC):
         return self._place(self._embed(self._draw(n, generator))).float()
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point π(x) of M, for x of shape (n, d) near M; same shape and dtype."""
+        """The nearest point π(x) of M for each row of x (n, d), which must be near M. Same shape and dtype as x."""
         return self._place(self._embed(self._coordinates(self._flatten(x)))).to(x.dtype)
 
     def distance(self, x: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class Manifold(ABC):
         return (x - self.project(x)).norm(dim=-1)
 
     def tangent_basis(self, x: Tensor) -> Tensor:
-        """Orthonormal basis of the tangent space T_π(x) M, shape (n, d, k), float64."""
+        """Orthonormal basis of the tangent space T_π(x) M for each row of x (n, d): shape (n, d, k), float64."""
         return self.frame @ torch.linalg.svd(self._jacobian(x)).U[..., : self.dim]
 
     def dimension_at(self, x: Tensor) -> Tensor:
@@ -87,11 +90,11 @@ class Manifold(ABC):
         return torch.full((len(x),), self.dim)
 
     def visible_dimension(self, x: Tensor, sigma: float) -> Tensor:
-        """Number of tangent directions longer than sigma at each row of x, shape (n,), int64.
+        """Number of tangent directions longer than sigma at each row of x (n, d), shape (n,), int64.
 
-        A direction's length is a singular value of the generator's Jacobian with its columns scaled by
-        the standard deviations of the coordinates: how far M reaches that way, in the units of x.
-        A denoiser at noise level sigma cannot tell shorter directions from noise.
+        Multiply each column of the Jacobian of g by the standard deviation of its coordinate. The singular values of
+        the result are the lengths of the directions: they say how far M extends in each one, in the units of x. A
+        denoiser at noise level sigma cannot distinguish shorter directions from noise.
         """
         return (torch.linalg.svdvals(self._jacobian(x) * self.spread) > sigma).sum(-1)
 
@@ -109,10 +112,10 @@ class Manifold(ABC):
 
 
 class Plane(Manifold):
-    """An affine k-plane in R^d with a Gaussian on it, x = Q diag(std) z + b with z ~ N(0, I_k).
+    """Gaussian points on an affine k-plane in R^d, x = Q diag(std) z + b with z ~ N(0, I_k).
 
     Args:
-        std: standard deviation along the plane, one number or one per direction.
+        std: standard deviation along the plane, in data units: one number, or one for each of the k directions.
     """
 
     def __init__(self, dim: int, ambient_dim: int, std: float | Sequence[float] = 1.0,
@@ -131,7 +134,7 @@ class Plane(Manifold):
 
 
 class Cube(Manifold):
-    """A k-cube of the given side in R^d, uniformly filled; its centre is b."""
+    """Uniform points in a k-cube in R^d with the given side length; the centre of the cube is b."""
 
     def __init__(self, dim: int, ambient_dim: int, side: float = 1.0, seed: int | None = 0, offset: float = 0.0):
         self.side = side
@@ -148,7 +151,7 @@ class Cube(Manifold):
 
 
 class Sphere(Manifold):
-    """The k-sphere of the given radius in R^{k+1}, uniform, in R^d: x = R Q z/‖z‖ + b with z ~ N(0, I)."""
+    """Uniform points on a k-sphere in R^d with the given radius R: x = R Q z/‖z‖ + b with z ~ N(0, I_{k+1})."""
 
     def __init__(self, dim: int, ambient_dim: int, radius: float = 1.0, seed: int | None = 0, offset: float = 0.0):
         self.radius = radius
@@ -165,10 +168,10 @@ class Sphere(Manifold):
 
 
 class NonUniformSphere(Manifold):
-    """The unit k-sphere in R^d from k angles φ_i ~ N(0, α²): y_i = cos φ_i · Π_{j<i} sin φ_j.
+    """Points on the unit k-sphere in R^d from k angles φ_i ~ N(0, α²): y_i = cos φ_i · Π_{j<i} sin φ_j.
 
-    Later angles move the point by a product of sines, so that many directions are short: the truth at
-    noise level σ is ``visible_dimension(x, σ)``, not k.
+    The direction of φ_i has the length α Π_{j<i} |sin φ_j|. This product decreases with i, so the later directions are
+    short. The true dimension at noise level σ is therefore ``visible_dimension(x, σ)`` and not k.
     """
 
     def __init__(self, dim: int, ambient_dim: int, alpha: float = 1.0, seed: int | None = 0):
@@ -190,7 +193,7 @@ class NonUniformSphere(Manifold):
 
 
 class SpaghettiLine(Manifold):
-    """The curve t ↦ (sin t, sin 2t, …, sin dt), t ~ U[0, 1]: one dimension that fills all d linear ones."""
+    """The curve t ↦ (sin t, sin 2t, …, sin dt), t ~ U[0, 1]. It has intrinsic dimension 1, but it spans all of R^d."""
 
     def __init__(self, ambient_dim: int = 100, seed: int | None = None):
         self.frequencies = torch.arange(1, ambient_dim + 1, dtype=torch.float64)
@@ -204,7 +207,7 @@ class SpaghettiLine(Manifold):
 
     def _coordinates(self, y):
         grid = torch.linspace(0, 1, 20 * self.ambient_dim + 1, dtype=y.dtype)[:, None]
-        t = grid[torch.cdist(y, self._embed(grid)).argmin(dim=1)]          # near enough for Gauss–Newton
+        t = grid[torch.cdist(y, self._embed(grid)).argmin(dim=1)]          # a start for Gauss–Newton
         for _ in range(8):
             velocity = self.frequencies * torch.cos(t * self.frequencies)
             step = ((y - self._embed(t)) * velocity).sum(1) / velocity.square().sum(1)
@@ -213,10 +216,11 @@ class SpaghettiLine(Manifold):
 
 
 class Creature(Manifold):
-    """A closed surface like a mammoth's: the points r(n) n, where the direction n fills the unit sphere of R^3.
+    """A closed surface with the form of a mammoth: the points r(n) n for all unit vectors n of R^3.
 
-    r(n) = size (0.45 + Σ_j h_j exp((n·m_j − 1)/w_j²)): every part j of the body is a bump in the direction m_j, of
-    height h_j and angular width w_j. Points are uniform by area. A coordinate u is any vector with the direction n.
+    r(n) = size (0.45 + Σ_j h_j exp((n·m_j − 1)/w_j²)): each part j of the body is a bump in the direction m_j, with the
+    height h_j and the angular width w_j. Points are uniform by area. The coordinate u is a vector with the direction n;
+    its length does not matter.
     """
 
     PARTS = torch.tensor([                                                 # m_j (front, left, up), h_j, w_j
@@ -225,7 +229,7 @@ class Creature(Manifold):
         [-0.55, 0.4, -0.9, 0.65, 0.18], [-0.55, -0.4, -0.9, 0.65, 0.18],
         [1, 0, -0.25, 0.85, 0.1], [1, 0.33, 0.05, 0.5, 0.08], [1, -0.33, 0.05, 0.5, 0.08],  # trunk, tusks
     ], dtype=torch.float64)
-    LARGEST_AREA = 7.0                                                     # per solid angle, at size 1
+    LARGEST_AREA = 7.0                                                     # bound on area per solid angle, size 1
 
     def __init__(self, ambient_dim: int = 100, size: float = 1.0, seed: int | None = 0, offset: float = 0.0):
         self.size, self.axes = size, normalize(self.PARTS[:, :3])
@@ -238,7 +242,7 @@ class Creature(Manifold):
     def _bumps(self, n):
         return self.PARTS[:, 3] * torch.exp((n @ self.axes.T - 1) / self.PARTS[:, 4] ** 2)
 
-    def _draw(self, n, generator):                                         # rejection by area
+    def _draw(self, n, generator):                                         # rejection sampling, uniform by area
         kept = torch.empty(0, 3, dtype=torch.float64)
         while len(kept) < n:
             u = torch.randn(4 * n, 3, generator=generator, dtype=torch.float64)
@@ -258,21 +262,22 @@ class Creature(Manifold):
             return (self._embed(u[None])[0] - target).square().sum() / 2
 
         grid = normalize(self._draw(8000, stream(0, "grid of the creature")))
-        n = grid[torch.cdist(y, self._embed(grid)).argmin(dim=1)]          # near enough for Newton
+        n = grid[torch.cdist(y, self._embed(grid)).argmin(dim=1)]          # a start for Newton's method
         for _ in range(10):
             slope, bend = vmap(grad(half_square))(n, y), vmap(hessian(half_square))(n, y)
             radial = n[:, :, None] * n[:, None]
             along = torch.eye(3, dtype=y.dtype) - radial
             values, vectors = torch.linalg.eigh(along @ bend @ along + radial)
-            step = vectors @ (vectors.mT @ slope[..., None] / values.abs()[..., None])  # downhill, saddles too
+            step = vectors @ (vectors.mT @ slope[..., None] / values.abs()[..., None])  # descends, near a saddle too
             n = normalize(n - step[..., 0].clamp(-0.05, 0.05))
         return 3**0.5 * n
 
 
 class Union:
-    """A union of manifolds in the same R^d; a point is drawn from each with the given weights.
+    """A union of manifolds, the parts, in the same R^d. Its attribute ``dim`` is the tuple of their dimensions.
 
-    ``dim`` is the tuple of the components' dimensions; ``component(x)`` says which one is nearest to x.
+    Each point is drawn from one part, with a probability proportional to the weight of the part (equal where not
+    given). ``ValueError`` for parts with different d, or bad weights.
     """
 
     def __init__(self, parts: Sequence[Manifold], weights: Sequence[float] | None = None):
@@ -290,7 +295,7 @@ class Union:
         return f"Union({', '.join(map(repr, self.parts))})"
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
-        """Draw n points, shape (n, d), float32, in random order."""
+        """Draw n points: float32, shape (n, d), in random order. The same seed gives the same points."""
         if n < 1:
             raise ValueError(f"n={n}: draw at least one point")
         choice = torch.multinomial(self.weights, n, replacement=True, generator=stream(seed, "union"))
@@ -314,11 +319,11 @@ class Union:
         return (x - self.project(x)).norm(dim=-1)
 
     def dimension_at(self, x: Tensor) -> Tensor:
-        """Intrinsic dimension of the nearest part, shape (n,), int64."""
+        """Intrinsic dimension of the nearest part for each row of x (n, d), shape (n,), int64."""
         return self._from_nearest(x, lambda part, rows: part.dimension_at(rows))
 
     def visible_dimension(self, x: Tensor, sigma: float) -> Tensor:
-        """As for one manifold, on the nearest part; shape (n,), int64."""
+        """`Manifold.visible_dimension` of the nearest part for each row of x (n, d), shape (n,), int64."""
         return self._from_nearest(x, lambda part, rows: part.visible_dimension(rows, sigma))
 
     def _from_nearest(self, x, read):

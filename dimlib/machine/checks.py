@@ -1,5 +1,7 @@
 """Checks of what a user passes, with errors that say what to do."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,18 +27,21 @@ def check_sigma(sigma: float) -> None:
         raise ValueError(f"sigma={sigma}: the noise level must be positive")
 
 
-def scores_number(x: Tensor, n_scores: int | None) -> int:
-    """The number K of scores for the spectra at points x: the given one, or 4 d for None.
+def scores_number(x: Tensor, n_scores: int | None, noise: str = "gaussian") -> float:
+    """The number K of scores for the spectra at points x: the given one, 4 d for None, infinity for noise "frame".
 
     Raises:
-        ValueError: bad points, points with one entry, or K ≤ d.
+        ValueError: bad points, points with one entry, K ≤ d, or another noise.
         MemoryError: the d × d matrices of one point need more memory than there is.
     """
     check_points(x)
     d = x[0].numel()
     if d < 2:
         raise ValueError("the points have one entry each: there is nothing to count in one dimension")
-    n_scores = 4 * d if n_scores is None else n_scores
+    if noise not in ("gaussian", "frame") or (noise == "frame" and n_scores is not None):
+        raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
+    if n_scores is None:
+        n_scores = math.inf if noise == "frame" else 4 * d
     if n_scores <= d:
         raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
                          f"{d + 1}, better 4 d = {4 * d}")

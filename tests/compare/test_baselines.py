@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from dimlib.baselines import METHODS, estimate
-from dimlib.manifolds import Plane, Sphere
+from dimlib.compare.baselines import METHODS, estimate
+from dimlib.data.manifolds import Plane, Sphere
 
 
 def test_rivals_find_a_plane():
     x = Plane(5, 20, seed=1, offset=3.0).sample(1000).numpy()
     found = {b.method: b for b in estimate(x, ["MLE (m=20)", "PCA", "probabilistic PCA", "TwoNN", "local PCA"])}
-    assert found["PCA"].dimension == found["probabilistic PCA"].dimension == 5
-    assert found["local PCA"].dimension == pytest.approx(5, abs=0.2)
-    assert found["MLE (m=20)"].dimension == pytest.approx(5, abs=0.5)
-    assert found["TwoNN"].dimension == pytest.approx(5, abs=0.7)
+    assert found["PCA"].estimate == found["probabilistic PCA"].estimate == 5
+    assert found["local PCA"].estimate == pytest.approx(5, abs=0.2)
+    assert found["MLE (m=20)"].estimate == pytest.approx(5, abs=0.5)
+    assert found["TwoNN"].estimate == pytest.approx(5, abs=0.7)
     assert all(0 < b.seconds < 60 for b in found.values())
 
 
 def test_a_global_pca_counts_the_hull_of_a_sphere_and_maximum_likelihood_depends_on_m():
     x = Sphere(3, 10, seed=1, offset=3.0).sample(1000).numpy()
-    few, many, pca = (b.dimension for b in estimate(x, ["MLE (m=5)", "MLE (m=20)", "PCA"]))
+    few, many, pca = (b.estimate for b in estimate(x, ["MLE (m=5)", "MLE (m=20)", "PCA"]))
     assert pca == 4 and few != many and abs(few - 3) < 0.4 and abs(many - 3) < 0.4
 
 
@@ -43,30 +43,31 @@ def test_a_rival_that_takes_too_long_gives_nan_and_a_warning_and_the_table_goes_
     started = time.perf_counter()
     with pytest.warns(RuntimeWarning, match="PH gave no dimension: it took more than 20 s"):
         slow, quick = estimate(x, ["PH", "PCA"], time_limit=20)
-    assert np.isnan(slow.dimension) and quick.dimension == 4 and time.perf_counter() - started < 60
+    assert np.isnan(slow.estimate) and quick.estimate == 4 and time.perf_counter() - started < 60
 
 
 def test_a_rival_that_fails_gives_nan_and_a_warning_that_says_why():
     with pytest.warns(RuntimeWarning, match=r"MLE \(m=20\) gave no dimension: .+"):
         (failed,) = estimate(np.zeros((5, 3)), ["MLE (m=20)"])
-    assert np.isnan(failed.dimension)
+    assert np.isnan(failed.estimate)
 
 
 def test_a_rival_whose_process_fails_without_a_word_gives_nan_and_a_warning(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.warns(RuntimeWarning, match="PCA gave no dimension: .+ non-zero exit status"):
-        assert np.isnan(estimate(np.eye(3), ["PCA"])[0].dimension)
+        assert np.isnan(estimate(np.eye(3), ["PCA"])[0].estimate)
 
 
 def test_it_works_in_a_script_without_a_main_guard():
-    code = "import numpy as np; from dimlib.baselines import estimate; print(estimate(np.eye(3000, 50), ['PCA']))"
+    code = ("import numpy as np; from dimlib.compare.baselines import estimate; "
+            "print(estimate(np.eye(3000, 50), ['PCA']))")
     done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, timeout=100, check=True)
     assert "method='PCA'" in done.stdout
 
 
 def test_images_are_flattened():
     x = np.random.default_rng(0).normal(size=(200, 1, 2, 3))
-    assert estimate(x, ["PCA"])[0].dimension == 6
+    assert estimate(x, ["PCA"])[0].estimate == 6
 
 
 @pytest.mark.parametrize(("x", "methods", "message"), [
@@ -84,7 +85,7 @@ def test_the_papers_rivals_and_those_of_scikit_dimension_are_there():
 
 
 def test_without_scikit_dimension_the_error_names_the_extra():
-    code = ("import importlib.util, dimlib.baselines; importlib.util.find_spec = lambda name: None; "
-            "dimlib.baselines.estimate([[0.0]])")
+    code = ("import importlib.util, dimlib.compare.baselines; importlib.util.find_spec = lambda name: None; "
+            "dimlib.compare.baselines.estimate([[0.0]])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'dimlib[baselines]'" in done.stderr

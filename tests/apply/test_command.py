@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import dimlib
-from dimlib import files
-from dimlib.__main__ import main
+import dimlib.book
+from dimlib.apply import files
+from dimlib.apply.command import main
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(40, 3)).round(3)
@@ -211,8 +211,8 @@ def test_a_report_that_fails_leaves_the_old_one(folder, capsys, monkeypatch):
 
 def test_the_report_needs_matplotlib_before_it_trains(folder, capsys, monkeypatch):
     np.save("a.npy", X)
-    monkeypatch.delattr(dimlib, "plotting", raising=False)
-    monkeypatch.delitem(sys.modules, "dimlib.plotting", raising=False)
+    monkeypatch.delattr(dimlib.book, "plotting", raising=False)
+    monkeypatch.delitem(sys.modules, "dimlib.book.plotting", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["a.npy", "--report", "a.png"]) == 2
     done = capsys.readouterr()
@@ -251,7 +251,6 @@ def test_a_fault_is_three_and_shows_where(monkeypatch):
     monkeypatch.setattr("sys.argv", ["dimlib", "a.npy"])
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setattr("sys.stderr", error)
-    monkeypatch.delitem(sys.modules, "dimlib.__main__")
     with pytest.raises(SystemExit, match="3"):
         runpy.run_module("dimlib", run_name="__main__")
     assert "Traceback" in error.getvalue() and "a bug" in error.getvalue()

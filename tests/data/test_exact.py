@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import special
 
-from dimlib.exact import Empirical, GaussianPlane, Mixture, UniformSphere, _bessel, denoiser
-from dimlib.manifolds import Cube, Plane, SpaghettiLine, Sphere, Union
+from dimlib.data.exact import Empirical, GaussianPlane, Mixture, UniformSphere, _bessel, denoiser
+from dimlib.data.manifolds import Cube, Plane, SpaghettiLine, Sphere, Union
 
 PRIORS = [
     pytest.param(Plane(2, 5, std=(1.0, 0.4), seed=1, offset=3.0), id="plane"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dimlib.manifolds import Creature, Cube, NonUniformSphere, Plane, SpaghettiLine, Sphere, Union
+from dimlib.data.manifolds import Creature, Cube, NonUniformSphere, Plane, SpaghettiLine, Sphere, Union
 
 # Rotated and off the origin. Of dimension at most 2, so that brute force covers them densely.
 SMALL = [

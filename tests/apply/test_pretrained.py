@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import dimlib
-from dimlib import exact, images, manifolds
-from dimlib.pretrained import from_diffusers, from_noise_prediction
+from dimlib.apply.pretrained import from_diffusers, from_noise_prediction
+from dimlib.data import exact, images, manifolds
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when diffusers is imported: no model hub is ever asked
 diffusers = pytest.importorskip("diffusers")
@@ -250,14 +250,14 @@ def test_dimension_of_the_plane():
         for x in (points(), points().float()):
             assert (dimlib.spectrum(denoiser, x, 0.05).dimension() == 3).all()
             sketch = dimlib.tangent_sketch(denoiser, x, 0.05)
-            assert (sketch.dimension == 3).all()
+            assert (sketch.dimension() == 3).all()
     true = PLANE.tangent_basis(PLANE.sample(1, seed=1).double())[0]
     assert torch.linalg.svdvals(torch.from_numpy(sketch.tangent[0]).double() @ true).min() > 0.999
 
 
 def test_it_can_be_differentiated():
-    found = dimlib.flipd(noise_model(), points(2), 0.05).dimension
-    assert np.allclose(found, dimlib.flipd(PLANE_DENOISER, points(2).flatten(1), 0.05).dimension, atol=1e-5)
+    found = dimlib.flipd(noise_model(), points(2), 0.05).dimension()
+    assert np.allclose(found, dimlib.flipd(PLANE_DENOISER, points(2).flatten(1), 0.05).dimension(), atol=1e-5)
 
 
 def test_chunks_give_the_same_answer():
@@ -434,7 +434,7 @@ def test_batch_size():
 
 
 def test_the_library_does_not_import_diffusers():
-    program = "import sys, dimlib, dimlib.pretrained; sys.exit('diffusers' in sys.modules)"
+    program = "import sys, dimlib, dimlib.apply.pretrained; sys.exit('diffusers' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -459,6 +459,6 @@ def test_a_unet_trained_with_diffusers_and_loaded_again(tmp_path):
     points = 2 * family.sample(20, seed=1) - 1
     assert torch.equal(new(points, 0.5), from_diffusers(network.eval(), scheduler)(points, 0.5))
     for sigma in (0.1, 0.5, 2.0):
-        loss, before = (dimlib.denoising_loss(d, points, sigma).dimension.mean() for d in (new, other))
+        loss, before = (dimlib.denoising_loss(d, points, sigma).dimension().mean() for d in (new, other))
         assert np.isfinite(loss)
         assert family.dim * 0.2 < loss < 0.8 * before

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dimlib import records
+from dimlib.book import records
+from dimlib.book.records import COLUMNS, commit, provenance, rows, write_metrics
 from dimlib.curve import DimensionCurve
-from dimlib.records import COLUMNS, commit, provenance, rows, write_metrics
 from dimlib.svd import Spectrum
 
 DESIGN = ("data, k, visible, seed, rule, sigma, points, mean, median, share_exact, share_within_1, paper, "

@@ -8,7 +8,10 @@ import torch
 from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dimlib import DiffusionDimension, ScoreModel, estimator, exact, manifolds, networks, svd
+from dimlib import DiffusionDimension, ScoreModel, networks
+from dimlib.apply import estimator
+from dimlib.data import exact, manifolds
+from dimlib.machine import checks
 
 BRIEF = {"steps": 20, "n_points": 5, "width": 32}  # for what does not depend on a good network
 
@@ -137,8 +140,8 @@ def test_other_kinds_of_numbers_are_taken(good, quiet):
 
 
 def test_what_cannot_fit_is_refused_before_it_is_trained_on(monkeypatch):
-    monkeypatch.setattr(svd, "memory", lambda device: 100.0)
-    monkeypatch.setattr(estimator, "fit", None)  # calling it would be another error
+    monkeypatch.setattr(checks, "memory", lambda device: 100.0)
+    monkeypatch.setattr(estimator, "train_steps", None)  # calling it would be another error
     with pytest.raises(MemoryError, match="d=4 entries needs .* use tangent_sketch"):
         DiffusionDimension().fit(X)
 

@@ -11,8 +11,8 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from dimlib.book.plotting import COLORS, plot_curve, plot_histogram, plot_images, plot_spectrum, use_style
 from dimlib.curve import DimensionCurve
-from dimlib.plotting import COLORS, plot_curve, plot_histogram, plot_images, plot_spectrum, use_style
 from dimlib.svd import RULES, Spectrum
 
 
@@ -89,8 +89,8 @@ def test_import_dimlib_needs_torch_numpy_scikit_learn_and_safetensors_only():
 
 
 def test_without_matplotlib_the_error_names_the_extra():
-    done = run("import sys; sys.modules['matplotlib'] = None; import dimlib.plotting")
-    assert "dimlib.plotting needs matplotlib: pip install 'dimlib[plots]'" in done.stderr
+    done = run("import sys; sys.modules['matplotlib'] = None; import dimlib.book.plotting")
+    assert "dimlib.book.plotting needs matplotlib: pip install 'dimlib[plots]'" in done.stderr
 
 
 def test_images_lie_row_by_row_in_their_grid(ax):
