@@ -61,12 +61,17 @@ def provenance() -> dict:
 
 
 def commit() -> str:
-    """Short hash of the checkout's commit, with a + if its files were changed; "unknown" outside a checkout."""
+    """Short hash of the commit of the checkout that holds this file, with a + if tracked or new files differ from it.
+
+    "unknown" outside a checkout, also for a dimlib that is installed somewhere inside another project's checkout.
+    """
     def git(*words):
         here = Path(__file__).parent
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
     try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        root = git("rev-parse", "--show-toplevel")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("-C", root, "status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

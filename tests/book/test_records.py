@@ -13,6 +13,8 @@ from dimlib.book.records import COLUMNS, commit, provenance, rows, write_metrics
 from dimlib.curve import DimensionCurve
 from dimlib.svd import Spectrum
 
+ROOT = Path(__file__).parents[2]
+
 DESIGN = ("data, k, visible, seed, rule, sigma, points, mean, median, share_exact, share_within_1, paper, "
           "excess_loss, network, parametrisation, steps, n_scores, seconds_train, seconds_estimate, device, commit")
 COMMON = {"data": "sphere", "seed": 3, "paper": 11, "excess_loss": 0.5, "network": "MLP", "parametrisation": "data",
@@ -97,13 +99,41 @@ def test_the_commit_is_a_hash_or_unknown():
     assert provenance()["commit"] == commit()
 
 
-@pytest.mark.parametrize("changed", ["", " M dimlib/svd.py\n"])
-def test_a_plus_marks_a_changed_checkout(monkeypatch, changed):
-    def git(words, **_):
-        return subprocess.CompletedProcess(words, 0, stdout="0123456789\n" if "rev-parse" in words else changed)
+@pytest.fixture
+def checkout(tmp_path):
+    """A project with a copy of records.py in it, as in dimlib; and what ``commit`` returns there."""
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    monkeypatch.setattr(records.subprocess, "run", git)
-    assert commit() == "0123456789" + "+" * bool(changed)
+    def ask(place="dimlib/book/records.py"):
+        code = (f"import sys, importlib.util as u; sys.path.insert(0, {str(ROOT)!r}); import dimlib.book.records as r; "
+                f"r.__file__ = {str(tmp_path / place)!r}; print(r.commit())")
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    for name in ("dimlib/book/records.py", "notebooks/one.ipynb", "config/full.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    return tmp_path, ask
+
+
+@pytest.mark.parametrize("changed", ["dimlib/book/records.py", "notebooks/one.ipynb", "config/full.yaml", "new.py"])
+def test_a_plus_marks_a_changed_checkout(checkout, changed):
+    folder, ask = checkout
+    assert re.fullmatch(r"[0-9a-f]{10}", ask())
+    (folder / changed).write_text("changed")
+    assert re.fullmatch(r"[0-9a-f]{10}\+", ask())
+
+
+def test_a_library_installed_inside_a_project_does_not_have_its_commit(checkout):
+    folder, ask = checkout
+    (folder / ".gitignore").write_text(".venv")
+    (folder / ".venv/dimlib").mkdir(parents=True)
+    (folder / ".venv/dimlib/records.py").write_text("x")
+    assert ask(".venv/dimlib/records.py") == "unknown"
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(), subprocess.CalledProcessError(128, "git")])
