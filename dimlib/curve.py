@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .machine.doubts import about_the_answer, about_the_plateau, largest_excess
 from .score import Denoiser
 from .svd import CONTRAST, Spectrum, spectrum
 
 __all__ = ["DimensionCurve", "Estimate", "dimension_curve"]
+
+AGREE = 0.5  # largest difference of the dimensions of two noise levels that agree, mean over the points
 
 
 @dataclass(frozen=True, repr=False)
@@ -20,12 +23,14 @@ class Estimate:
     Attributes:
         sigma, plateau: the noise level of the answer; the lowest and the highest noise level of its plateau.
         warnings: reasons to doubt the answer, in words; empty where there are none.
+        draw_error: standard error of the mean that comes from the noise, which all points share.
     """
 
     _dimension: NDArray
     sigma: float
     plateau: tuple[float, float]
     warnings: tuple[str, ...]
+    draw_error: float = 0.0
 
     def dimension(self) -> NDArray:
         """The dimension at each point, shape (P,)."""
@@ -43,8 +48,8 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean over the points; nan for a single point."""
-        return float(_standard_error(self._dimension))
+        """Standard error of the mean, from the points and from the noise; nan for a single point."""
+        return float(np.hypot(_over_points(self._dimension), self.draw_error))
 
     def __repr__(self) -> str:
         low, high = self.plateau
@@ -73,41 +78,34 @@ class DimensionCurve:
         return np.stack([s.dimension(rule) for s in self.spectra])
 
     def standard_errors(self, rule: str = "recommended") -> NDArray:
-        """Standard error of the mean over the points at each noise level, shape (S,); nan for a single point."""
-        return _standard_error(self.dimension(rule))
+        """Standard error of the mean at each noise level, as in `Estimate`, shape (S,)."""
+        return np.hypot(_over_points(self.dimension(rule)), [s.draw_error(rule) for s in self.spectra])
 
     def estimate(self, rule: str = "recommended") -> Estimate:
-        """The answer on the plateau, which is the longest run of noise levels that agree with each other.
+        """The answer on the plateau, which is the longest run of noise levels, in log σ, that agree with each other.
 
         Two levels agree if their dimensions differ by at most ½, on average over the points. A plateau at 0 is taken
         only if there is no other, because all data have dimension 0 for noise much larger than they are, or much
         smaller than the distances between the points. Of two plateaus of equal length, the one at smaller σ is taken.
-        In it, the level with the largest median contrast gives the answer.
+        Of its levels at which the denoising loss is near the dimension, the one with the largest median contrast gives
+        the answer.
         """
-        answers = self.dimension(rule)
-        agree = np.abs(answers[:, None] - answers[None]).mean(axis=2) <= 0.5            # (S, S)
+        answers, sigmas = self.dimension(rule), self.sigmas
+        agree = np.abs(answers[:, None] - answers[None]).mean(axis=2) <= AGREE          # (S, S)
         zero = answers.mean(axis=1) < 0.5
         agree &= zero[:, None] == zero[None]
         runs = [(i, j) for i in range(len(agree)) for j in range(i, len(agree)) if agree[i:j + 1, i:j + 1].all()]
-        first, last = max(runs, key=lambda run: (not zero[run[0]], run[1] - run[0], -run[0]))
-        best = max(range(first, last + 1), key=lambda i: np.median(self.spectra[i].contrast))
-        return Estimate(answers[best], float(self.sigmas[best]), (float(self.sigmas[first]), float(self.sigmas[last])),
-                        self._warnings(answers[best], best, first == last))
-
-    def _warnings(self, answer, best, alone) -> tuple[str, ...]:
-        spectrum, d = self.spectra[best], self.spectra[best].values.shape[1]
-        excess = float(np.mean(spectrum.loss - answer))
-        weak = float(np.mean(spectrum.contrast < CONTRAST))
-        doubts = [
-            (alone, "no plateau: the dimension changes with every noise level; read the curve, not one number"),
-            (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
-            (spectrum.n_scores < 2 * d, f"K = {spectrum.n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
-            (spectrum.disagreement > 0.1,
-             f"gap, cut and recommended rule disagree at {spectrum.disagreement:.0%} of the points"),
-            (weak > 0.1, f"no two populations of singular values at {weak:.0%} of the points"),
-            (excess > 0.1 * d,
-             f"the denoising loss is {excess:.1f} above its floor: train longer, or lower the noise level")]
-        return tuple(text for holds, text in doubts if holds)
+        first, last = max(runs, key=lambda run: (not zero[run[0]], round(np.log(sigmas[run[1]] / sigmas[run[0]]), 6),
+                                                 -run[0]))
+        excess = np.array([s.loss.mean() for s in self.spectra]) - answers.mean(1)
+        learned = excess <= largest_excess(answers.mean(1), self.spectra[0].values.shape[1])
+        best = max(range(first, last + 1), key=lambda i: (learned[i], np.median(self.spectra[i].contrast)))
+        at = self.spectra[best]
+        doubts = (about_the_plateau(answers, sigmas, runs, first, last)
+                  + about_the_answer(answers[best], at.values.shape[1], at.n_scores, excess[best], at.disagreement,
+                                     np.mean(at.contrast < CONTRAST)))
+        return Estimate(answers[best], float(sigmas[best]), (float(sigmas[first]), float(sigmas[last])), tuple(doubts),
+                        at.draw_error(rule))
 
     def __repr__(self) -> str:
         answers = self.dimension()
@@ -116,7 +114,7 @@ class DimensionCurve:
         return "\n".join([repr(self.estimate()), *rows])
 
 
-def _standard_error(answers):
+def _over_points(answers):
     n = answers.shape[-1]
     return answers.std(axis=-1, ddof=1) / n**0.5 if n > 1 else np.full(answers.shape[:-1], np.nan)
 
@@ -126,10 +124,10 @@ def dimension_curve(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], n_sc
                     noise: str = "gaussian") -> DimensionCurve:
     """Spectra at several noise levels, with the same noise at each. Arguments as for `spectrum`.
 
-    ``print(dimension_curve(...))`` shows the answer, its standard error over the points, its plateau and its doubts.
+    ``print(dimension_curve(...))`` shows the answer, its standard error, its plateau and its doubts.
     """
-    levels = sorted({float(s) for s in sigmas})
+    levels = sorted({float(s) for s in np.atleast_1d(np.asarray(sigmas, dtype=float))})
     if len(levels) < 2:
         raise ValueError(f"a curve needs at least two noise levels, got {levels}")
     return DimensionCurve(tuple(
-        spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise) for s in levels))
+        spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise, without=True) for s in levels))

@@ -7,24 +7,9 @@ the shape of x. Its last layers start at zero, so that an untrained model return
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "known", "register", "start_at_zero", "touches_data"]
+from .machine.tensors import register
 
-_KNOWN: dict[str, type[nn.Module]] = {}
-
-
-def register(network: type[nn.Module]) -> type[nn.Module]:
-    """Class decorator: `ScoreModel.load` may build this network, as ``network(**config)``. Its instances need an
-    attribute ``config``: the arguments of ``__init__``, as numbers, texts and lists."""
-    _KNOWN[network.__name__] = network
-    return network
-
-
-def known(name: str) -> type[nn.Module]:
-    """The registered network of that name; ``ValueError`` where there is none."""
-    if name not in _KNOWN:
-        raise ValueError(f"the network {name!r} is none of {', '.join(_KNOWN)}: to save and load your own, "
-                         "put @dimlib.networks.register above its class")
-    return _KNOWN[name]
+__all__ = ["MLP", "register", "start_at_zero", "touches_data"]
 
 
 def touches_data(layer: nn.Module) -> nn.Module:

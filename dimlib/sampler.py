@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .machine.checks import check_sigma
-from .machine.compute import rows_per_batch
+from .machine.checks import check_sigma, check_values
+from .machine.compute import guarded
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
@@ -20,7 +20,7 @@ Noise = Callable[[], Tensor]  # draws ε of the shape of x
 
 
 def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """n noisy copies x_0 + σ ε_i of every point, with ε_i ~ N(0, I), and their noise.
+    """n noisy copies x_0 + σ ε_i of each point, with ε_i ~ N(0, I), and their noise.
 
     All points get the same noise (common random numbers). So differences between the points, and between noise levels
     with the same seed, come from the data and not from the draw. x0 has the shape ``(P, *shape)``, sigma is in its
@@ -43,7 +43,6 @@ def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[
             copies, drawn = noisy_copies(x0, sigma, BLOCK, generator)
             yield copies[:, : n - start], drawn[: n - start]
     else:
-        check_sigma(sigma)
         d = x0[0].numel()
         square = torch.randn(d, d, generator=stream(seed, "frame", x0.device), device=x0.device, dtype=x0.dtype)
         for rows in (d**0.5 * torch.linalg.qr(square).Q).split(BLOCK // 2):
@@ -73,16 +72,15 @@ def heun(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -
 
 
 def euler_maruyama(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
-    """x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε from σ to σ': the reverse VE SDE (Song et al. 2021). One evaluation."""
-    variance = high**2 - low**2
+    """Euler–Maruyama on the reverse VE SDE (Song et al. 2021). One evaluation."""
+    variance = high**2 - low**2                                            # x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε
     return x - variance / high * noise_prediction(denoiser, x, high) + variance**0.5 * noise()
 
 
 def predictor_corrector(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
-    """Euler–Maruyama, then a Langevin step x + τ s(x, σ') + √(2τ) ε of size τ = (0.16 σ')² at the lower level σ'
-    (Song et al. 2021, Algorithm 2). Two evaluations."""
+    """Euler–Maruyama, then one Langevin step at the lower level (Song et al. 2021, Algorithm 2). Two evaluations."""
     x = euler_maruyama(denoiser, x, high, low, noise)
-    size = (0.16 * low) ** 2
+    size = (0.16 * low) ** 2                                               # x + τ s(x, σ') + √(2τ) ε, τ = (0.16 σ')²
     return x - size / low * noise_prediction(denoiser, x, low) + (2 * size) ** 0.5 * noise()
 
 
@@ -93,7 +91,7 @@ METHODS = {method.__name__: method for method in (euler, heun, euler_maruyama, p
 def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: Tensor, method: str = "heun",
                       seed: int = 0, start: float | Tensor = 0.0, device: str | torch.device = "cpu",
                       batch_size: int | None = None) -> Tensor:
-    """Generate n samples: start from noise, lower the noise level step by step, and denoise the result once more.
+    """Generate n samples, (n, *shape), float32: start from noise, lower its level step by step, denoise the result.
 
     On a GPU a large network is faster under ``torch.autocast("cuda", torch.bfloat16)``, which is enough for pictures.
 
@@ -103,29 +101,22 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         sigmas: decreasing noise levels, as from `noise_schedule`.
         method, seed: one of the ``METHODS`` of a step, and the seed of all noise.
         start: mean of the initial N(start, σ_max² I); give the mean of the data where it is far from 0.
-        batch_size: samples at a time; chosen from the memory where not given. It changes the noise of the samples.
-
-    Returns:
-        Samples, shape ``(n, *shape)``, float32, on ``device``.
+        batch_size: samples per call of the denoiser; chosen from the memory where not given.
     """
+    sigmas = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
-    sigmas = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     if len(sigmas) < 2 or sigmas[-1] <= 0 or any(low >= high for high, low in pairwise(sigmas)):
         raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
     if n < 1:
         raise ValueError(f"n={n}: draw at least one sample")
-    device = torch.device(device)
     generator = stream(seed, "reverse diffusion", device)
-    batch_size = rows_per_batch(batch_size, torch.Size(shape).numel(), device)
-    samples = []
-    for first in range(0, n, batch_size):
-        noise = partial(torch.randn, (min(batch_size, n - first), *shape), generator=generator, device=device)
-        x = start + sigmas[0] * noise()
-        for high, low in pairwise(sigmas):
-            x = METHODS[method](denoiser, x, high, low, noise)
-        samples.append(denoiser(x, sigmas[-1]).float())
-    return torch.cat(samples)
+    noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
+    denoiser = guarded(denoiser, batch_size, precise=False)
+    x = start + sigmas[0] * noise()
+    for high, low in pairwise(sigmas):
+        x = METHODS[method](denoiser, x, high, low, noise)
+    return denoiser(x, sigmas[-1]).float()
 
 
 @torch.no_grad()
@@ -134,15 +125,18 @@ def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: f
 
         x ← D(x + h v, σ),   v ← (x − x_before) / ‖x − x_before‖
 
-    Along a tangent direction the walk follows the manifold; along a normal one the denoiser undoes each step. x is one
-    point, direction a vector of its shape and of any length but 0, step the length h (a few σ is best). Returns the
-    path with its start, shape ``(n_steps + 1, *shape)``.
+    Along a tangent direction the walk follows the manifold. Along a normal one the denoiser undoes each step: v stays
+    as it is where a move is shorter than h/2. x is one point, direction a vector of its shape and of any length but 0,
+    step the length h (a few σ is best). Returns the path with its start, shape ``(n_steps + 1, *shape)``.
     """
+    check_sigma(sigma)
+    check_values(x[None])
     if x.shape != direction.shape or not direction.norm() > 0:
         raise ValueError(f"direction must be a vector other than 0 of the shape of x, {tuple(x.shape)}, "
                          f"got {tuple(direction.shape)}")
-    path = [x]
+    path, denoiser = [x], guarded(denoiser)
     for _ in range(n_steps):
         path.append(denoiser((path[-1] + step * direction / direction.norm())[None], sigma)[0])
-        direction = path[-1] - path[-2]
+        move = path[-1] - path[-2]
+        direction = move if move.norm() > step / 2 else direction
     return torch.stack(path)

@@ -8,15 +8,13 @@ The noise is variance exploding (VE). Two other forms of a denoiser (Robbins 195
 ε̂(x, σ) = (x − D(x, σ))/σ and the score ∇ log p_σ(x) = (D(x, σ) − x)/σ² = −ε̂(x, σ)/σ.
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from . import networks
-from .machine.tensors import read_tensors, write_tensors
+from .machine.compute import in_float64
+from .machine.tensors import Saved
 
 __all__ = ["Denoiser", "ScoreModel", "noise_prediction", "score_at"]
 
@@ -25,38 +23,38 @@ Denoiser = Callable[[Tensor, float | Tensor], Tensor]
 
 def noise_prediction(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """ε̂(x, σ) = (x − D(x, σ))/σ, same shape as x: near the data the normal part of the noise."""
-    return (x - denoiser(x, sigma)) / beside(sigma, x)
+    return (x - denoiser(x.clone(), sigma)) / beside(sigma, x)
 
 
 def score_at(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """The score ∇ log p_σ(x) = (D(x, σ) − x)/σ², same shape as x, in units of 1/x."""
-    return (denoiser(x, sigma) - x) / beside(sigma, x) ** 2
+    return -noise_prediction(denoiser, x, sigma) / beside(sigma, x)
 
 
 def beside(sigma: float | Tensor, x: Tensor) -> Tensor:
     """sigma with the shape (B, 1, …, 1), so that it multiplies x of shape ``(B, *shape)`` point by point."""
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    return sigma.expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    return sigma.flatten().expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
-PARAMETRISATIONS = {  # σ, s → skip, out, scale of D(x, σ) = skip · x + out · F(x/scale, log σ)
-    "data": lambda sigma, s: (1.0, s, s),
-    "noise": lambda sigma, s: (1.0, -sigma, (s**2 + sigma**2).sqrt()),
-    "edm": lambda sigma, s: (s**2 / (s**2 + sigma**2), sigma * s / (s**2 + sigma**2).sqrt(), (s**2 + sigma**2).sqrt()),
+PARAMETRISATIONS = {  # r = σ/s → skip, out, scale of (D(x, σ) − m)/s = skip · y + out · F(y/scale), y = (x − m)/s
+    "data": lambda r: (1, 1, 1),
+    "noise": lambda r: (1, -r, (1 + r**2).sqrt()),
+    "edm": lambda r: (1 / (1 + r**2), r / (1 + r**2).sqrt(), (1 + r**2).sqrt()),
 }
 
 
-class ScoreModel(nn.Module):
-    """A denoiser made of a network F(x, log σ). With x centred and s = data_std, the parametrisations are
+class ScoreModel(Saved):
+    """A denoiser made of a network F. With m = data_mean, s = data_std, y = (x − m)/s and r = σ/s it is
 
-    ========  ==========================================================================================
-    "data"    D = x + s F(x/s, log σ)                                                         (default)
-    "noise"   D = x − σ F(x/√(s² + σ²), log σ)                                             (the paper's)
-    "edm"     D = s²/(s² + σ²) x + σ s/√(s² + σ²) F(x/√(s² + σ²), log σ)            (Karras et al. 2022)
-    ========  ==========================================================================================
+    ========  ====================================================================================
+    "data"    D = m + s (y + F(y))                                                       (default)
+    "noise"   D = m + s (y − r F(y/√(1 + r²)))                                         (the paper's)
+    "edm"     D = m + s (y/(1 + r²) + r/√(1 + r²) F(y/√(1 + r²)))              (Karras et al. 2022)
+    ========  ====================================================================================
 
-    For small σ, what "data" lets the network learn is as smooth as the data's manifold; for the other two the slope of
-    F across the manifold is 1/σ, which is hard to learn. ``ScoreModel.for_data`` takes mean and std from the data.
+    F also gets log(σ/σ_max). So units and origin of x change nothing. For small σ, what "data" lets the network learn
+    is as smooth as the data's manifold; for the others the slope of F across it is 1/r, which is hard to learn.
 
     Args:
         net: a network, such as ``dimlib.networks.MLP``.
@@ -76,42 +74,35 @@ class ScoreModel(nn.Module):
             raise ValueError(f"data_std={data_std}: the data's standard deviation must be positive; is it constant?")
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        self.net, self.parametrisation = net, parametrisation
+        self.net, self.parametrisation = net.float(), parametrisation
         self.data_std, self.sigma_min, self.sigma_max = float(data_std), float(sigma_min), float(sigma_max)
-        self.register_buffer("data_mean", torch.as_tensor(data_mean, dtype=torch.float32).clone())
+        mean = torch.as_tensor(data_mean).detach().cpu().double()
+        self.register_buffer("data_mean", mean.float())
+        self.register_buffer("mean_rest", (mean - mean.float()).float())   # Apple's GPU has no float64
+        self.eval()
 
     @classmethod
     def for_data(cls, net: nn.Module, x: Tensor, **options) -> "ScoreModel":
-        """A model for data x, shape ``(N, *shape)``, with their mean and standard deviation; options as above."""
-        return cls(net, x.std().item(), x.mean(0), **options)
+        """A model for data x, shape ``(N, *shape)``: data_mean is their mean, data_std the root mean square of all
+        entries of x − data_mean. ``options`` are the other arguments of ``ScoreModel``."""
+        mean = in_float64(x).mean(0)
+        return cls(net, (in_float64(x) - mean).square().mean().sqrt().item(), mean, **options)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         if self.data_mean.ndim and x.shape[1:] != self.data_mean.shape:
             raise ValueError(f"this model is for points of shape {tuple(self.data_mean.shape)}, "
                              f"got {tuple(x.shape[1:])}")
-        if not isinstance(sigma, Tensor) and not 0.9999 * self.sigma_min <= sigma <= 1.0001 * self.sigma_max:
-            raise ValueError(f"sigma={sigma:g} is outside this model's range, {self.sigma_min:g} to {self.sigma_max:g}")
-        centred = x.to(self.data_mean.dtype) - self.data_mean
-        sigma = beside(sigma, centred)
-        skip, out, scale = PARAMETRISATIONS[self.parametrisation](sigma, self.data_std)
-        return (self.data_mean + skip * centred + out * self.net(centred / scale, sigma.flatten().log())).to(x.dtype)
+        for level in () if self.training else torch.as_tensor(sigma).aminmax():
+            if not 0.9999 * self.sigma_min <= level <= 1.0001 * self.sigma_max:
+                raise ValueError(f"sigma={level:g} is outside this model's range, {self.sigma_min:g} to "
+                                 f"{self.sigma_max:g}")
+        y = (x.to(torch.promote_types(x.dtype, torch.float32)) - self.data_mean - self.mean_rest) / self.data_std
+        level = beside(sigma, y)
+        skip, out, scale = PARAMETRISATIONS[self.parametrisation](level / self.data_std)
+        moved = self.net((y / scale).float(), (level.flatten() / self.sigma_max).log().float())
+        return (self.data_std * (skip * y + out * moved) + self.mean_rest + self.data_mean).to(x.dtype)
 
     @property
     def config(self) -> dict:
-        """Everything except the weights: enough for ``load`` to build the model again."""
-        return {"network": type(self.net).__name__, "network_config": self.net.config, "data_std": self.data_std,
-                "parametrisation": self.parametrisation, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file. ``ValueError`` for a network that is not registered, since it could not be read."""
-        networks.known(type(self.net).__name__)
-        write_tensors(self.state_dict(), path, {"score_model": json.dumps(self.config)})
-
-    @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "ScoreModel":
-        """Read a model that ``save`` wrote. ``ValueError`` for any other file."""
-        weights, config = read_tensors(path, "score_model")
-        net = networks.known(config.pop("network"))(**config.pop("network_config"))
-        model = cls(net, data_mean=weights["data_mean"], **config)
-        model.load_state_dict(weights)
-        return model.to(device)
+        """The arguments of ``ScoreModel`` except the network and the mean, which is among the weights."""
+        return {name: getattr(self, name) for name in ("data_std", "parametrisation", "sigma_min", "sigma_max")}

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .machine.checks import scores_number
-from .machine.compute import guarded, in_float64, rows_per_batch
+from .machine.compute import guarded, in_float64, points_together, rows_per_batch, scores_number
 from .sampler import BLOCK, copies_in_blocks
 from .score import Denoiser, noise_prediction
 
 __all__ = ["RULES", "Spectrum", "spectrum"]
 
 RESOLUTION = 0.01  # the value of a tangent direction ten noise levels long is σ²/(σ² + (10σ)²); smaller ones are noise
+GROUPS = 4         # of copies, for the error of the draw
 CONTRAST = 3.0     # (1 + √(d/K))/(1 − √(d/K)) at K = 4d: largest over smallest value of the normal directions
 
 
@@ -89,6 +89,7 @@ class Spectrum:
         sigma, center: the noise level, and whether the mean prediction was subtracted.
         n_scores: number K of random scores, which spread the values over 1 ± √(d/K); infinite for noise along a frame.
         directions: None, or shape (P, d, d): the unit vector of each value; the last k span the tangent space.
+        without: the values without each quarter of the copies, four arrays (P, d), where asked for.
     """
 
     values: NDArray
@@ -97,17 +98,25 @@ class Spectrum:
     n_scores: float
     center: bool
     directions: NDArray | None = None
+    without: tuple[NDArray, ...] = ()
 
     def at(self, index) -> "Spectrum":
         """The spectrum at some of the points, given by a slice, a mask or indices."""
         directions = None if self.directions is None else self.directions[index]
-        return replace(self, values=self.values[index], loss=self.loss[index], directions=directions)
+        return replace(self, values=self.values[index], loss=self.loss[index], directions=directions,
+                       without=tuple(values[index] for values in self.without))
 
     def dimension(self, rule: str = "recommended") -> NDArray:
         """Intrinsic dimension at each point, shape (P,), by one of the ``RULES``."""
         if rule not in RULES:
             raise ValueError(f"rule {rule!r} is none of {', '.join(RULES)}")
         return RULES[rule](self.values, self.n_scores)
+
+    def draw_error(self, rule: str = "recommended") -> float:
+        """Standard error of the mean dimension from the noise, which all points share: the jackknife over quarters of
+        the copies (Efron 1982). 0 where ``without`` was not computed."""
+        fewer = [RULES[rule](values, 0.75 * self.n_scores).mean() for values in self.without]
+        return float(np.std(fewer) * (len(fewer) - 1) ** 0.5) if fewer else 0.0
 
     @property
     def contrast(self) -> NDArray:
@@ -129,54 +138,59 @@ class Spectrum:
 
 @torch.no_grad()
 def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None, center: bool = True,
-             seed: int = 0, batch_size: int | None = None, directions: bool = False,
-             noise: str = "gaussian") -> Spectrum:
+             seed: int = 0, batch_size: int | None = None, directions: bool = False, noise: str = "gaussian",
+             without: bool = False) -> Spectrum:
     """Singular values of K scores around each point of x (Algorithm 1 of Stanczuk et al. 2024), in ε units.
 
-    Their d × d covariance is summed up block by block, so the memory is O(d²) and not O(K d), in float64. The denoiser
-    is evaluated in full precision, on a GPU too.
+    The denoiser is evaluated in full precision, on a GPU too. The memory is O(d²), in float64, and not O(K d).
 
     Args:
         denoiser: a denoiser (``dimlib.score``).
         x: points, shape ``(P, *shape)``; d is the number of entries of one point.
         sigma: noise level, in the units of x.
-        n_scores: K, at least d + 1; 4 d where not given.
-        center: subtract the mean prediction. It comes from the curvature and is no direction of noise.
-            ``center=False`` with the "gap" rule is the algorithm as published.
+        n_scores: K, at least d + 1; max(4 d, 64) where not given.
+        center: subtract the mean prediction, which comes from the curvature. False, with "gap", is as published.
         seed: seed of the noise, which is the same for all points.
         batch_size: noisy copies per call of the denoiser; chosen from the memory where not given.
-        directions: also return the singular vectors, d² numbers per point.
+        directions, without: also compute the singular vectors, d² numbers per point; the values without each quarter
+            of the copies, for `Spectrum.draw_error`.
         noise: "gaussian", or "frame" for 2 d noises ±√d q_i along a random orthonormal frame q_1, …, q_d (and without
             n_scores). Then a normal direction has the value 1, and a tangent direction in which a Gaussian has the
             standard deviation ℓ has σ²/(σ² + ℓ²): "cut" counts the directions longer than σ, with or without a gap.
 
     Raises:
         ValueError: bad arguments, or a denoiser that returns another shape, NaN or infinite values.
-        MemoryError: the d × d matrices of one point need more memory than there is.
+        MemoryError: too little memory for the d × d matrices of one point.
     """
-    n_scores = scores_number(x, n_scores, noise)
+    n_scores = scores_number(x, sigma, n_scores, noise)
     batch_size = rows_per_batch(batch_size, x[0].numel(), x.device)
+    groups = GROUPS if without and n_scores < np.inf else 1
     solve = torch.linalg.eigh if directions else lambda m: (torch.linalg.eigvalsh(m), m[:0])  # in a third of the time
     parts = []
-    for points in x.split(max(1, batch_size // BLOCK)):                    # points that are evaluated together
+    for points in x.split(points_together(x[0].numel(), batch_size, BLOCK, x.device)):
         copies = copies_in_blocks(points, sigma, n_scores, seed)
-        matrices, loss = covariance(guarded(denoiser, batch_size), copies, sigma, center)
-        squares, vectors = solve(matrices)
-        parts.append((squares.flip(-1).clamp(min=0).sqrt(), loss, vectors.mT.flip(-2)))
-    values, losses, vectors = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return Spectrum(values, losses, float(sigma), n_scores, center, vectors if directions else None)
+        sums, loss = moments(guarded(denoiser, batch_size), copies, sigma, groups)
+        squares, vectors = solve(covariance(sums.sum(0), center))
+        fewer = [torch.linalg.eigvalsh(covariance(sums.sum(0) - one, center)) for one in sums if groups > 1]
+        parts.append((vectors.mT.flip(-2), loss, *(found.flip(-1).clamp(min=0).sqrt() for found in (squares, *fewer))))
+    vectors, losses, values, *fewer = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    return Spectrum(values, losses, float(sigma), n_scores, center, vectors if directions else None, tuple(fewer))
 
 
-def covariance(denoiser, copies, sigma, center):
-    """Covariance of the noise predictions, (P, d, d), and denoising loss, (P,), of P points, in float64."""
-    products, total, loss, n = 0.0, 0.0, 0.0, 0
+def moments(denoiser, copies, sigma, groups):
+    """Sums of r rᵀ, r = (ε̂, 1), over groups of copies, (groups, P, d + 1, d + 1), float64; denoising loss, (P,)."""
+    sums, loss = None, 0.0
     for block, noise in copies:                                            # (P, n, *shape), (n, *shape)
         predicted = noise_prediction(denoiser, block.flatten(0, 1), sigma).view_as(block)
         loss = loss + in_float64(predicted - noise).square().flatten(1).sum(1)
-        rows = in_float64(predicted).flatten(2)                            # (P, n, d)
-        products = rows.mT @ rows if n == 0 else products.baddbmm_(rows.mT, rows)  # in place
-        total = total + rows.sum(1, keepdim=True)
-        n += len(noise)
-    if center:
-        products = products - total.mT @ total / n
-    return products / n, loss / n
+        rows = torch.nn.functional.pad(in_float64(predicted).flatten(2), (0, 1), value=1.0)    # (P, n, d + 1)
+        sums = rows.new_zeros(groups, len(rows), rows.shape[2], rows.shape[2]) if sums is None else sums
+        for g in range(groups):
+            sums[g].baddbmm_(rows[:, g::groups].mT, rows[:, g::groups])    # in place: matrices can be large
+    return sums, loss / sums[:, 0, -1, -1].sum()
+
+
+def covariance(sums, center):
+    """Covariance (…, d, d) of ε̂ from sums of r rᵀ, which hold the number and the mean, too."""
+    mean = sums[..., -1:, :-1] / sums[..., -1:, -1:]                       # (…, 1, d)
+    return sums[..., :-1, :-1] / sums[..., -1:, -1:] - (mean.mT @ mean if center else 0)

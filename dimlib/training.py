@@ -80,14 +80,14 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     check_training(x, model.sigma_min, steps, batch_size)
     device = choose_device(device)
     model.to(device).eval()
-    x = x.to(device, torch.float32)
+    x = x.to(device, torch.promote_types(x.dtype, torch.float32) if device.type != "mps" else torch.float32)
     student = copy.deepcopy(model).train()
     optimizers = _optimizers(student)
     state = {"average": model, "student": student}
     history, run = [], None
     if checkpoint:
-        run = {"model": model.config, "data": zlib.crc32(x.cpu().numpy().tobytes()), "steps": steps,
-               "batch_size": batch_size, "lr": lr, "seed": seed}
+        run = {"model": model.config, "network": str(getattr(model.net, "config", model.net)), "steps": steps,
+               "data": zlib.crc32(x.cpu().numpy().tobytes()), "batch_size": batch_size, "lr": lr, "seed": seed}
         history = [Progress(int(step), *rest) for step, *rest in read_checkpoint(checkpoint, run, state, optimizers)]
     yield from history
     seconds = history[-1].seconds if history else 0.0
@@ -134,12 +134,13 @@ def _batch(model, x, batch_size, seed, step):
     gradient of one noisy point has a part of size 1/σ that is odd in ε. It cancels in a pair; what is left is learned.
     """
     generator = stream(seed, f"training step {step}", x.device)
-    pairs = (batch_size + 1) // 2
-    index = torch.randint(len(x), (pairs,), generator=generator, device=x.device)
-    u = torch.rand(pairs, generator=generator, device=x.device)
+    pairs, options = (batch_size + 1) // 2, {"generator": generator, "device": x.device}
+    index = torch.cat([torch.randperm(len(x), **options) for _ in range(0, pairs, len(x))])[:pairs]  # all different
+    u = torch.rand(pairs, dtype=x.dtype, **options)
     sigma = model.sigma_min * (model.sigma_max / model.sigma_min) ** u     # log-uniform
-    noise = torch.randn((pairs, *x.shape[1:]), generator=generator, device=x.device)
-    return x[index].repeat(2, *[1] * (x.ndim - 1)), sigma.repeat(2), torch.cat([noise, -noise])
+    noise = torch.randn((pairs, *x.shape[1:]), dtype=x.dtype, **options)
+    both = torch.cat([index, index])[:batch_size]
+    return x[both], sigma.repeat(2)[:batch_size], torch.cat([noise, -noise])[:batch_size]
 
 
 def _squared_error(denoised, target, sigma):
@@ -150,3 +151,5 @@ def _squared_error(denoised, target, sigma):
 def _average(model, student, step):
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(model.parameters()), list(student.parameters()), 1 - decay)
+    for ours, theirs in zip(model.buffers(), student.buffers(), strict=True):
+        ours.copy_(theirs)

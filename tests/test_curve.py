@@ -1,5 +1,6 @@
 """The dimension against the noise level: the plateau, its standard error and its warnings."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -22,6 +23,12 @@ def curve(*levels, points=4, loss=None, top=None):
     return DimensionCurve(tuple(spectra))
 
 
+def level(sigma, ks):
+    """A spectrum of clean populations with the dimensions ks at its points."""
+    v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
+    return hand_made(v, sigma, np.array(ks, float))
+
+
 def test_the_plateau_is_the_longest_run():
     estimate = curve((40, 0.02), (10, 0.05), (10, 0.02), (10, 0.04), (7, 0.02), (7, 0.02)).estimate()
     assert estimate.plateau == (2.0, 4.0) and estimate.dimension().tolist() == [10] * 4
@@ -40,10 +47,6 @@ def test_the_plateau_may_be_the_whole_curve_or_its_end():
 
 
 def test_a_plateau_forgives_half_a_unit_on_average():
-    def level(sigma, ks):
-        v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
-        return hand_made(v, sigma, np.array(ks, float))
-
     half = DimensionCurve((level(1.0, [10, 10]), level(2.0, [10, 11])))
     assert half.estimate().plateau == (1.0, 2.0)
     more = DimensionCurve((level(1.0, [10, 10]), level(2.0, [11, 11])))
@@ -54,10 +57,6 @@ def test_a_plateau_forgives_half_a_unit_on_average():
 
 def test_a_plateau_does_not_drift():
     """Steps of half a unit, each forgiven, do not add up: all levels of a plateau agree with one another."""
-    def level(sigma, ks):
-        v = np.concatenate([values((100 - k, 1.4, 0.55), (k, 0.02, 0.01)) for k in ks])
-        return hand_made(v, sigma, np.array(ks, float))
-
     drifting = [level(1.0, [10, 10]), level(2.0, [10, 11]), level(3.0, [11, 11]), level(4.0, [11, 12])]
     assert DimensionCurve(tuple(drifting)).estimate().plateau == (1.0, 2.0)
 
@@ -88,12 +87,13 @@ def warned(estimate, words):
     return any(words in warning for warning in estimate.warnings)
 
 
-WORDS = ["no plateau", "rule disagree", "no two populations", "above its floor"]
+WORDS = ["no plateau", "rule disagree", "no two populations", "above the dimension"]
 
 
 @pytest.mark.parametrize("words, doubtful", [
     ("no plateau", curve((30, 0.02), (20, 0.02), (10, 0.02))),
-    ("above its floor", curve((10, 0.02), (10, 0.02), loss=21.0)),
+    ("above the dimension", curve((10, 0.02), (10, 0.02), loss=13.1)),  # 1 + 0.1 · 10 + 0.01 · 100 = 3
+    ("above the dimension", curve((1, 0.02), (1, 0.02), loss=10.9)),
 ])
 def test_one_doubt_one_warning(words, doubtful):
     estimate = doubtful.estimate()
@@ -102,7 +102,63 @@ def test_one_doubt_one_warning(words, doubtful):
 
 
 def test_a_loss_a_little_above_its_floor_is_no_doubt():
-    assert curve((10, 0.02), (10, 0.02), loss=19.0).estimate().warnings == ()
+    assert curve((10, 0.02), (10, 0.02), loss=12.9).estimate().warnings == ()
+
+
+def test_an_exact_denoiser_is_not_told_to_train():
+    """σ too large for the curvature: the loss is above the dimension, and the words leave both reasons open."""
+    (doubt,) = (w for w in curve((10, 0.02), (10, 0.02), loss=15.0).estimate().warnings if "loss" in w)
+    assert "if it was trained" in doubt and "too large for the curvature" in doubt
+
+
+def test_the_length_of_a_plateau_is_in_log_sigma_and_not_in_levels():
+    answers = [20, 20, 20, 10, 10]
+    spectra = [level(s, [k]) for s, k in zip([1.0, 1.1, 1.2, 2.0, 20.0], answers, strict=True)]
+    estimate = DimensionCurve(tuple(spectra)).estimate()
+    assert estimate.mean == 10 and estimate.plateau == (2.0, 20.0)
+
+
+def test_of_two_plateaus_as_long_both_are_said():
+    estimate = DimensionCurve(tuple(level(2.0**i, [k]) for i, k in enumerate([20, 20, 20, 10, 10, 10]))).estimate()
+    assert estimate.mean == 20 and warned(estimate, "another plateau, σ = 8 to 32, has the dimension 10")
+    short = DimensionCurve(tuple(level(2.0**i, [k]) for i, k in enumerate([20, 20, 20, 20, 10, 10]))).estimate()
+    assert not warned(short, "another plateau")
+
+
+def test_a_rise_within_the_plateau_is_a_doubt():
+    rising = [level(2.0**i, [1] * (10 - i) + [2] * i) for i in range(5)]   # 1.0, 1.1, … 1.4
+    estimate = DimensionCurve(tuple(rising)).estimate()
+    assert warned(estimate, "changes from 1.00 to 1.40 along its plateau")
+
+
+def test_one_level_among_zeros_is_not_said_to_change_at_every_level():
+    estimate = curve((0, 0.02), (10, 0.02), (0, 0.02)).estimate()
+    assert warned(estimate, "only σ = 2 has a dimension") and not warned(estimate, "no plateau")
+
+
+def test_the_level_of_the_answer_is_one_that_was_learned():
+    """The highest contrast is at a loss of 19.9, where the others are at their floor of 10."""
+    spectra = curve((10, 0.02), (10, 0.02), (10, 0.005), loss=10.0).spectra
+    bad = dataclasses.replace(spectra[2], loss=np.full(1, 19.9))
+    estimate = DimensionCurve((*spectra[:2], bad)).estimate()
+    assert estimate.plateau == (1.0, 3.0) and estimate.sigma < 3.0 and not warned(estimate, "loss")
+
+
+def test_unlike_points_are_said_to_be_unlike():
+    union = [level(s, [1] * 5 + [2] * 5 + [3] * 5) for s in (1.0, 2.0)]
+    assert warned(DimensionCurve(tuple(union)).estimate(), "the points differ (1 at 33%, 2 at 33%, 3 at 33% of them)")
+    close = [level(s, [50] * 8 + [51] * 6) for s in (1.0, 2.0)]
+    assert not warned(DimensionCurve(tuple(close)).estimate(), "the points differ")
+
+
+def test_the_standard_error_holds_between_seeds():
+    """A direction as long as σ: all points share the noise that decides, so their own spread says nothing."""
+    plane = Plane(3, 20, std=(1.0, 0.3, 0.12))
+    x = plane.sample(20)
+    found = [dimension_curve(denoiser(plane), x, [0.1, 0.11], seed=s).spectra for s in range(40)]
+    means = [f[0].dimension().mean() for f in found]
+    errors = [DimensionCurve(f).standard_errors()[0] for f in found]
+    assert np.std(means) > 0.1 and 0.5 * np.std(means) < np.sqrt(np.mean(np.square(errors))) < 3 * np.std(means)
 
 
 def two_levels(v, loss=10.0):
@@ -160,3 +216,10 @@ def test_a_curve_uses_the_same_noise_at_every_level():
 def test_a_curve_of_one_level_is_refused(sigmas):
     with pytest.raises(ValueError, match="at least two noise levels"):
         dimension_curve(denoiser(Plane(1, 5)), torch.zeros(3, 5), sigmas)
+
+
+@pytest.mark.parametrize("different, agree", [(5, True), (6, False)])
+def test_levels_agree_up_to_half_a_unit(different, agree):
+    both = DimensionCurve((level(1.0, [10] * 10), level(2.0, [11] * different + [10] * (10 - different))))
+    low, high = both.estimate().plateau
+    assert (low < high) == agree

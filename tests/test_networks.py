@@ -1,12 +1,13 @@
 """Networks: their shape, their start, what they depend on, and that the rest of the library takes them."""
 
 import json
+import math
 
 import pytest
 import torch
 
 import dimlib
-from dimlib.networks import MLP
+from dimlib.networks import MLP, FourierFeatures
 from dimlib.training import _optimizers, train_steps
 from dimlib.vision import SecondLook, UNet
 from dimlib.vision.unet import Conv
@@ -264,7 +265,8 @@ def test_the_second_look_learns_a_corner_that_a_unet_does_not_learn_yet():
     x, (new, white) = corner(2000, seed=0)[0], corner(50, seed=1)
     mean, std, sigma, left = x.mean().item(), x.std().item(), 0.05, {}
     small = {"size": 8, "channels": 8, "multipliers": (1, 2)}
-    for make in (lambda: UNet(**small), lambda: SecondLook([(a - mean) / std for a in (0, 1)], std, **small)):
+    ends = [(a - mean) / std for a in (0, 1)]
+    for make in (lambda: UNet(**small), lambda: SecondLook(ends, std / 0.5, **small)):
         torch.manual_seed(0)
         model = dimlib.ScoreModel(make(), std, mean, sigma_max=0.5)
         for _ in train_steps(model, x, 150, batch_size=64, device="cpu"):
@@ -273,3 +275,10 @@ def test_the_second_look_learns_a_corner_that_a_unet_does_not_learn_yet():
             moved = model(new + sigma * white, sigma) - model(new - sigma * white, sigma)
         left[type(model.net)] = ((moved * white).flatten(1).sum(1) / (2 * sigma)).median().item()
     assert abs(left[SecondLook]) < 0.2 < 0.4 < left[UNet]                  # a perfect denoiser leaves nothing
+
+
+def test_the_noise_level_is_seen_at_frequencies_from_a_tenth_to_ten():
+    features = FourierFeatures()(torch.tensor([0.3]))[0]
+    frequencies = [10 ** (-1 + 2 * i / 7) for i in range(8)]
+    expected = [math.sin(0.3 * f) for f in frequencies] + [math.cos(0.3 * f) for f in frequencies]
+    assert torch.allclose(features, torch.tensor(expected), atol=1e-6)

@@ -1,18 +1,19 @@
 """Noisy copies, and reverse diffusion with exact denoisers."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Plane, Sphere, Union
+from dimlib.machine.compute import rows_per_batch
 from dimlib.sampler import (
     METHODS,
     noise_schedule,
     noisy_copies,
     reverse_diffusion,
-    rows_per_batch,
     walk,
 )
 
@@ -133,20 +134,31 @@ def test_the_same_seed_draws_the_same_bits_and_another_seed_others(method):
 
 
 @methods
-def test_chunks_draw_from_the_same_distribution(method):
-    """Other points, but as many, as large and as independent: chunks do not repeat each other."""
-    rows = []
+@pytest.mark.parametrize("batch_size", [1, 7, 49])
+def test_the_batch_size_changes_no_sample(method, batch_size):
+    draw = partial(sample, PLANE, method, n=50, steps=4)
+    assert torch.allclose(draw(batch_size=batch_size), draw(batch_size=50), atol=1e-4)
 
-    def counting(x, sigma):
-        rows.append(len(x))
-        return denoiser(PLANE)(x, sigma)
 
-    sigmas = noise_schedule(0.01, 10.0, 60)
-    x = reverse_diffusion(counting, 1050, (6,), sigmas, method, start=PLANE.center.float(), batch_size=100)
-    assert x.shape == (1050, 6) and set(rows) == {100, 50}
-    assert (x[:50] - x[100:150]).abs().max() > 0.1
-    along = (x.double() - PLANE.center) @ PLANE.frame
-    assert (along.std(0) / PLANE.std - 1).abs().max() < 0.15
+@methods
+def test_a_denoiser_that_works_in_place_draws_the_same_samples(method):
+    def in_place(x, sigma):
+        return x.copy_(denoiser(PLANE)(x, sigma))
+
+    sigmas, start = noise_schedule(0.01, 10.0, 5), PLANE.center.float()
+    ours, theirs = (reverse_diffusion(d, 20, (6,), sigmas, method, start=start) for d in (in_place, denoiser(PLANE)))
+    assert torch.equal(ours, theirs)
+
+
+def test_one_step_of_the_predictor_corrector():
+    """To D = 0 with no noise but ones: Euler–Maruyama, then τ = (0.16 σ')²."""
+    x, high, low = torch.full((1, 2), 3.0), 2.0, 1.0
+    predicted = 3 - (high**2 - low**2) / high * (3 / high) + (high**2 - low**2) ** 0.5
+    tau = (0.16 * low) ** 2
+    expected = predicted - tau / low * (predicted / low) + (2 * tau) ** 0.5
+    found = METHODS["predictor_corrector"](lambda x, s: 0 * x, x, high, low, lambda: torch.ones(1, 2))
+    assert torch.allclose(found, torch.full((1, 2), expected))
+
 
 
 def test_samples_start_where_told():
@@ -196,9 +208,10 @@ def test_a_walk_in_a_tangent_direction_follows_the_great_circle():
     assert torch.allclose(arms @ tangent, torch.linspace(0, 2, 101, dtype=torch.float64).sin(), atol=0.02)
 
 
-def test_a_walk_in_a_normal_direction_stays_where_it_is():
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_a_walk_in_a_normal_direction_stays_where_it_is(steps):
     x = SPHERE.project(SPHERE.sample(1, seed=3).double())
-    path = walk(denoiser(SPHERE), x[0], x[0] - SPHERE.center, 0.01, 0.05, 1)
+    path = walk(denoiser(SPHERE), x[0], x[0] - SPHERE.center, 0.01, 0.05, steps)
     assert (path - x[0]).norm(dim=1).max() < 1e-3
 
 

@@ -10,6 +10,7 @@ import dimlib
 from dimlib import networks
 from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Sphere
+from dimlib.machine import tensors
 from dimlib.machine.tensors import write_tensors
 from dimlib.networks import MLP
 from dimlib.score import PARAMETRISATIONS, ScoreModel, noise_prediction, score_at
@@ -203,7 +204,8 @@ def test_a_noise_level_outside_the_range_is_refused(sigma):
 def test_a_model_for_data_is_centred_and_scaled_by_them():
     x = 3 + 2 * torch.randn(500, 6)
     m = ScoreModel.for_data(MLP(6, width=8), x, sigma_max=2.0, parametrisation="noise")
-    assert torch.equal(m.data_mean, x.mean(0)) and m.data_std == pytest.approx(x.std().item())
+    assert torch.allclose(m.data_mean, x.mean(0))
+    assert m.data_std == pytest.approx((x - x.mean(0)).std().item(), rel=1e-3)
     assert m.sigma_max == 2.0 and m.parametrisation == "noise"
 
 
@@ -219,7 +221,7 @@ def test_a_network_that_could_not_be_loaded_is_not_saved(tmp_path):
 
 
 def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "_KNOWN", dict(networks._KNOWN))
+    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
     networks.register(Own)
     m, x = ScoreModel(Own(6, width=8, blocks=1), 1.0), torch.randn(3, 6)
     m.save(tmp_path / "own")
@@ -233,3 +235,44 @@ def test_only_registered_networks_are_built_from_a_file(tmp_path, name):
     write_tensors(model().state_dict(), tmp_path / "odd", header)
     with pytest.raises(ValueError, match=f"network {name!r} is none of MLP"):
         ScoreModel.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
+@pytest.mark.parametrize("a, b", [(1e-20, 0.0), (1e20, 0.0), (3.0, 1e6), (1e-3, -1e4), (1.0, 1e6), (1e15, 1e6)])
+def test_origin_and_units_of_the_data_change_nothing(a, b, parametrisation):
+    torch.manual_seed(0)
+    net = MLP(5, width=16, blocks=1)
+    for last in (net.linear, net.leave):
+        torch.nn.init.normal_(last.weight, std=0.3)
+    x = torch.randn(200, 5, dtype=torch.float64)
+    here, there = (ScoreModel.for_data(net, y, parametrisation=parametrisation, sigma_min=0.01 * s, sigma_max=s)
+                   for y, s in ((x, 1.0), (a * x + b, a)))
+    ours = dimlib.spectrum(here, x[:3], 0.1)
+    theirs = dimlib.spectrum(there, a * x[:3] + b, 0.1 * a)
+    assert torch.allclose(torch.tensor(ours.values), torch.tensor(theirs.values), atol=1e-4)
+
+
+def test_a_large_offset_is_not_taken_for_spread():
+    x = torch.randn(100, 3) + 1000
+    assert ScoreModel.for_data(MLP(3, width=8), x).data_std == pytest.approx(1, rel=0.2)
+
+
+@pytest.mark.parametrize("sigma", [100.0, [0.1, 100.0, 0.1], [0.1, 0.1, 1e-4]])
+def test_a_tensor_of_noise_levels_is_checked_as_a_number_is(sigma):
+    with pytest.raises(ValueError, match="is outside this model's range"):
+        model()(torch.randn(3, 5), torch.tensor(sigma))
+
+
+def test_the_default_dtype_does_not_matter(tmp_path):
+    before = torch.get_default_dtype()
+    answers = []
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            torch.manual_seed(0)
+            x = torch.randn(100, 4, dtype=torch.float32, generator=torch.Generator().manual_seed(1))
+            m = dimlib.train(ScoreModel.for_data(MLP(4, width=8, blocks=1), x), x, 5, batch_size=10, device="cpu")
+            answers.append(m(x[:3], 0.1).dtype)
+    finally:
+        torch.set_default_dtype(before)
+    assert answers == [torch.float32] * 2

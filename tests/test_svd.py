@@ -11,7 +11,7 @@ from spectra_by_hand import K, hand_made, values
 from dimlib.curve import dimension_curve
 from dimlib.data.exact import Empirical, denoiser
 from dimlib.data.manifolds import Plane, SpaghettiLine, Sphere, Union
-from dimlib.machine import checks
+from dimlib.machine import compute
 from dimlib.sampler import noisy_copies
 from dimlib.score import noise_prediction
 from dimlib.seeds import stream
@@ -205,10 +205,19 @@ def test_the_denoiser_sees_no_more_rows_than_the_batch_size(sphere, batch_size):
     assert max(rows) <= batch_size and sum(rows) == 5 * 80
 
 
-def test_four_d_scores_unless_told():
-    plane = Plane(2, 7)
-    assert spectrum(denoiser(plane), plane.sample(2), 0.1).n_scores == 28
-    assert spectrum(denoiser(plane), plane.sample(2), 0.1, n_scores=8).n_scores == 8
+@pytest.mark.parametrize("d, n_scores", [(7, 64), (16, 64), (17, 68), (30, 120)])
+def test_four_d_scores_and_at_least_64_unless_told(d, n_scores):
+    plane = Plane(2, d)
+    assert spectrum(denoiser(plane), plane.sample(2), 0.1).n_scores == n_scores
+    assert spectrum(denoiser(plane), plane.sample(2), 0.1, n_scores=d + 1).n_scores == d + 1
+
+
+def test_in_the_plane_chance_does_not_decide():
+    """A circle in R² at σ = 0.35 with the exact score: 8 scores are wrong at 36 % of the points, 64 at few."""
+    circle = Sphere(1, 2)
+    wrong = [(spectrum(denoiser(circle), circle.sample(100, seed=s), 0.35, seed=s).dimension() != 1).mean()
+             for s in range(20)]
+    assert np.mean(wrong) < 0.1
 
 
 def test_no_gradient_is_recorded(sphere):
@@ -391,7 +400,7 @@ def test_bad_noise_levels_are_refused(sigma):
 
 @pytest.mark.parametrize("n_scores", [5, 1, 0, -3])
 def test_too_few_scores_are_refused(n_scores):
-    with pytest.raises(ValueError, match=f"n_scores={n_scores}.*d=5.*at least 6, better 4 d = 20"):
+    with pytest.raises(ValueError, match=f"n_scores={n_scores}.*d=5.*at least 6, better 64"):
         spectrum(identity, X, 0.1, n_scores=n_scores)
 
 
@@ -402,7 +411,7 @@ def test_bad_batch_sizes_are_refused(batch_size):
 
 
 def test_a_denoiser_that_returns_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"returned shape \(60, 4\) for x of shape \(60, 5\)"):
+    with pytest.raises(ValueError, match=r"returned shape \(192, 4\) for x of shape \(192, 5\)"):
         spectrum(lambda x, sigma: x[:, :4], X, 0.1)
 
 
@@ -453,7 +462,7 @@ def test_some_of_the_points_keep_their_directions():
 
 
 def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
-    monkeypatch.setattr(checks, "memory", lambda device: 1e6)
+    monkeypatch.setattr(compute, "memory", lambda device: 1e6)
     with pytest.raises(MemoryError, match=r"d=200 entries needs 0.00128 GB, and 0.001 GB .* use tangent_sketch"):
         spectrum(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
 
@@ -479,3 +488,111 @@ def test_a_curve_can_have_noise_along_a_frame(sphere):
     curve = dimension_curve(denoiser(sphere), sphere.sample(3), [0.02, 0.05], noise="frame")
     alone = spectrum_on_frame(denoiser(sphere), sphere.sample(3), 0.05)
     assert np.array_equal(curve.spectra[1].values, alone.values) and curve.spectra[1].n_scores == np.inf
+
+
+# ---------------------------------------------------------------- what a denoiser and a user may do
+
+
+def in_place(x, sigma):
+    """The exact denoiser of a coordinate plane in R^6 that writes into its argument."""
+    x[:, 3:] = 0
+    return x
+
+
+def test_a_denoiser_that_works_in_place_changes_nothing():
+    x = torch.cat([torch.randn(4, 3), torch.zeros(4, 3)], dim=1)
+    before = x.clone()
+    assert spectrum(in_place, x, 0.1).dimension().tolist() == [3] * 4 and torch.equal(x, before)
+
+
+@pytest.mark.parametrize("answer, error, message", [
+    (lambda x: x.numpy(), TypeError, "returned ndarray: .* must return a tensor"),
+    (lambda x: None, TypeError, "returned NoneType"), (lambda x: (x,), TypeError, "returned tuple"),
+    (lambda x: x.to(torch.complex64), TypeError, "returned torch.complex64"),
+    (lambda x: x.long(), TypeError, "returned torch.int64"), (lambda x: x[:1], ValueError, "returned shape")])
+def test_a_denoiser_that_returns_something_else_is_refused(answer, error, message):
+    with pytest.raises(error, match=message):
+        spectrum(lambda x, sigma: answer(x), torch.randn(3, 6), 0.1)
+
+
+def test_a_denoiser_may_compute_in_another_precision(sphere):
+    x = sphere.sample(3)
+    wide = spectrum(lambda x, sigma: denoiser(sphere)(x.double(), sigma), x, 0.02)
+    assert np.allclose(wide.values, spectrum(denoiser(sphere), x, 0.02).values, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), float("inf"), torch.tensor(0.0), torch.tensor(-1.0)])
+def test_noise_levels_in_every_form_are_checked(sigma):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        spectrum(lambda x, sigma: x, torch.randn(3, 6), sigma)
+
+
+@pytest.mark.parametrize("sigma", ["0.1", None, True, [0.1], 0.1j])
+def test_what_is_no_noise_level_is_refused(sigma):
+    with pytest.raises(TypeError, match="is no noise level"):
+        spectrum(lambda x, sigma: x, torch.randn(3, 6), sigma)
+
+
+@pytest.mark.parametrize("offset, dtype", [(1e6, torch.float32), (1e7, torch.float32), (3.0, torch.bfloat16)])
+def test_points_whose_rounding_is_not_small_against_sigma_are_refused(offset, dtype):
+    x = (torch.randn(3, 6, dtype=torch.float64) + offset).to(dtype)
+    with pytest.raises(ValueError, match="apart, which is not small compared with sigma=0.05"):
+        spectrum(lambda x, sigma: x, x, 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_floating_dtype_is_answered(dtype):
+    x = torch.cat([torch.randn(4, 3), torch.zeros(4, 3)], dim=1).clamp(-1, 1).to(dtype)
+    assert spectrum(in_place, x, 0.3).dimension().tolist() == [3] * 4
+
+
+@pytest.mark.parametrize("dtype, message", [(torch.int64, "convert it with x.float"), (torch.bool, "convert it"),
+                                            (torch.complex64, "use its real part")])
+def test_other_dtypes_are_refused_with_advice(dtype, message):
+    with pytest.raises(ValueError, match=message):
+        spectrum(lambda x, sigma: x, torch.ones(3, 6).to(dtype), 0.1)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_gradients_of_the_caller_do_not_matter(mode):
+    x = torch.cat([torch.randn(4, 3), torch.zeros(4, 3)], dim=1).requires_grad_()
+    with mode():
+        found = spectrum(lambda y, sigma: y * torch.tensor([1.0] * 3 + [0.0] * 3), x, 0.1)
+    assert found.dimension().tolist() == [3] * 4
+
+
+def test_few_points_go_together_where_their_matrices_are_large():
+    gpu = torch.device("cpu")
+    together = compute.points_together(12_288, 10_000_000, 64, gpu)
+    assert 1 <= together <= max(1, compute.memory(gpu) / 4 / compute.matrix_bytes(12_288))
+    assert compute.points_together(10, 6400, 64, gpu) == 100 and compute.points_together(10, 1, 64, gpu) == 1
+
+
+# ---------------------------------------------------------------- the error of the draw
+
+
+def test_the_error_of_the_draw_is_that_between_seeds():
+    """Lengths 1, 0.3 and 0.12 at σ = 0.1: the last is on the edge, and all points share the noise that decides."""
+    plane = Plane(3, 20, std=(1.0, 0.3, 0.12))
+    x = plane.sample(30)
+    found = [spectrum(denoiser(plane), x, 0.1, seed=seed, without=True) for seed in range(60)]
+    means, errors = np.array([s.dimension().mean() for s in found]), np.array([s.draw_error() for s in found])
+    assert means.std() > 0.1, "else there is nothing to see"
+    assert 0.6 * means.std() < np.sqrt((errors**2).mean()) < 2.5 * means.std()
+
+
+def test_the_values_without_a_quarter_are_those_of_the_other_copies(sphere):
+    x = sphere.sample(2).double()
+    copies, _ = noisy_copies(x, 0.05, 64, stream(0, "spectrum"))
+    predicted = noise_prediction(denoiser(sphere), copies.flatten(0, 1), 0.05).view_as(copies).numpy()
+    found = spectrum(denoiser(sphere), x, 0.05, n_scores=64, without=True)
+    for i, fewer in enumerate(found.without):
+        rows = predicted[1][[j for j in range(64) if j % 4 != i]]
+        assert np.allclose(fewer[1], np.linalg.svd(rows - rows.mean(0), compute_uv=False) / 48**0.5, atol=1e-6)
+    assert len(found.without) == 4 and found.at([1]).without[0].shape == (1, 20)
+
+
+def test_a_clear_spectrum_has_no_error_of_the_draw_and_a_frame_has_no_draw(sphere):
+    x = sphere.sample(3)
+    assert spectrum(denoiser(sphere), x, 0.02, without=True).draw_error() == 0
+    assert spectrum(denoiser(sphere), x, 0.02, noise="frame", without=True).without == ()

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..machine.checks import scores_number
-from ..machine.compute import guarded, matrix_bytes, rows_per_batch
+from ..machine.compute import guarded, matrix_bytes, points_together, rows_per_batch, scores_number
 from ..sampler import BLOCK, copies_in_blocks
 from ..score import Denoiser
-from ..svd import covariance
+from ..svd import moments
 
 __all__ = ["Cost", "cost"]
 
@@ -36,17 +35,17 @@ def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = Non
 
     If it is too much: use fewer points, a GPU, or `tangent_sketch`, which takes O(k) evaluations per point and not 4 d.
     """
-    n_scores = scores_number(x, n_scores)
+    n_scores = scores_number(x, sigma, n_scores)
     d, part = x[0].numel(), min(n_scores, TRIAL)
     rows = rows_per_batch(None, d, x.device)
 
     def gather():
-        return covariance(guarded(denoiser, rows), copies_in_blocks(x[:1], sigma, part, 0), sigma, False)
+        return moments(guarded(denoiser, rows), copies_in_blocks(x[:1], sigma, part, 0), sigma, 1)
 
-    (matrices, _), gathered = _timed(gather)
-    small = matrices[0, :SMALL, :SMALL]
+    (sums, _), gathered = _timed(gather)
+    small = sums[0, 0, :SMALL, :SMALL]
     solved = _timed(lambda: torch.linalg.eigvalsh(small))[1] * (d / len(small)) ** 3
-    together = min(len(x), max(1, rows // BLOCK))
+    together = min(len(x), points_together(d, rows, BLOCK, x.device))
     return Cost(len(x) * n_scores, len(x) * (gathered * n_scores / part + solved), together * matrix_bytes(d))
 
 

@@ -3,100 +3,111 @@
     DiffusionDimension().fit(X).dimension_
 
 It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts. All data get
-the same recipe. Its lengths are in units of the largest standard deviation that the data have in any direction.
+the same recipe, in a frame of their own: centred, and in units of the largest standard deviation that they have in any
+direction. So their origin and their units change nothing.
 """
 
 import copy
 import warnings
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ..curve import DimensionCurve, Estimate, dimension_curve
-from ..machine.checks import scores_number
-from ..machine.compute import choose_device, in_float64
+from ..curve import DimensionCurve
+from ..machine.compute import choose_device, scores_number
 from ..machine.progress import show
 from ..networks import MLP
 from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..svd import spectrum
 from ..training import train_steps
+from .doubts import about_the_data, about_the_noise
 
 __all__ = ["DiffusionDimension"]
 
-LEVELS = 8               # noise levels to ask at
+LEVELS = 8               # noise levels of the curve
 SMALLEST = 0.01, 0.03    # the smallest is a quarter of the distance between neighbours, within these bounds
 LARGEST_ASKED = 0.5      # more noise hides the shape of the data
 LARGEST_TRAINED = 3.0
 LEAST_ROWS = 10
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
+MOST_POINTS = 100        # points of the curve where their number is not given
 LOOK_EVERY = 50          # steps between two looks at the held-out rows
 TOLERANCE = 1.05         # the weights kept are the last ones whose held-out loss is within this factor of the smallest
 
 
-class DiffusionDimension(BaseEstimator):
+class DiffusionDimension(TransformerMixin, BaseEstimator):
     """Intrinsic dimension of the rows of X by the singular values of a diffusion model's scores.
 
-    A denoiser is trained on X without a tenth of the rows. At those rows `dimension_curve` computes the dimension for
-    several noise levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024, with the changes that this
-    library makes).
+    A denoiser is trained on X without a tenth of the rows. At those rows the dimension is computed for several noise
+    levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024, with changes of this library).
 
     Args:
-        denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X. Nothing is trained then.
-        sigmas: noise levels, in the units of X. Where not given, eight are chosen from the spread of X and the
-            distances between its rows.
+        denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X, in float32. Nothing is
+            trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
+        sigmas: noise levels, at least two, in the units of X. Where not given, eight are chosen from the spread of X
+            and the distances between its rows.
         steps, width, batch_size: training steps, width of the network, rows per step (at most all rows).
-        n_points: number of rows at which the dimension is computed.
+        n_points: number of rows at which the dimension is computed; at most the held-out rows, and 100 where not given.
         random_state: seed of everything random. It is a number by default, so that a fit can be repeated.
         device: "auto", or the name of a torch device, on which a given denoiser must be.
-        verbose: show a progress bar and the result.
+        verbose: show progress bars and the result.
 
     Attributes:
         dimension_: the median of the dimension over the points.
-        dimension_pw_: the dimension at each row of X, shape (N,). It is computed when it is first used, by 4 d
-            evaluations of the network for each row.
         estimate_: the `Estimate`: mean, standard error, plateau, doubts.
         curve_: the `DimensionCurve`.
         sigma_: the noise level of the answer, and of ``predict``.
         denoiser_: the trained, or the given, denoiser.
+        dimension_pw_: the dimension at each row of X, shape (N,), after ``fit_transform_pw`` only.
         n_features_in_: number of columns.
 
     Raises:
         ValueError: X with NaN or infinite values, text, fewer than 10 different rows, one column, constant data, or, in
-            ``predict``, another number of columns. TypeError: a sparse matrix. MemoryError: too many columns.
+            ``predict``, another number of columns; bad parameters. TypeError: a sparse matrix, a parameter of a wrong
+            type. MemoryError: too many columns.
     """
 
     def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, steps: int = 1500,
-                 width: int = 192, batch_size: int = 500, n_points: int = 100, random_state=0, device: str = "auto",
-                 verbose: bool = False):
+                 width: int = 192, batch_size: int = 500, n_points: int | None = None, random_state=0,
+                 device: str = "auto", verbose: bool = False):
         self.denoiser, self.sigmas, self.steps, self.width = denoiser, sigmas, steps, width
         self.batch_size, self.n_points, self.random_state = batch_size, n_points, random_state
         self.device, self.verbose = device, verbose
 
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
         """Train a denoiser, compute the dimension, and warn if there are reasons to doubt it. y is not used."""
-        x = self._checked(X, reset=True)
-        scores_number(x, None)                                             # its errors come before the training
+        vars(self).pop("dimension_pw_", None)                              # of an earlier fit
+        X = self._checked(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        order = torch.randperm(len(x), generator=stream(seed, "held out"))
-        n_held = max(1, min(int(HELD_OUT * len(x)), MOST_HELD_OUT))
-        held, kept = x[order[:n_held]], x[order[n_held:]]
-        smallest, unit = _scales(held, kept)
-        levels = np.geomspace(smallest, LARGEST_ASKED * unit, LEVELS) if self.sigmas is None else np.sort(self.sigmas)
+        order = torch.randperm(len(X), generator=stream(seed, "held out")).numpy()
+        n_held = max(1, min(int(HELD_OUT * len(X)), MOST_HELD_OUT))
+        held, kept = X[order[:n_held]], X[order[n_held:]]
+        self._check_parameters(len(X) if self.denoiser is not None else n_held)
+        frame = _frame(kept)
+        levels = self._levels(frame.into(held), frame.into(kept), frame.unit)
         if self.denoiser is None:
-            self.denoiser_, stopped = self._train(held, kept, levels[0], levels[-1], unit, seed)
+            self._frame = frame
+            scores_number(self._tensor(held[:1]), levels[0] / frame.unit, None)  # its errors come before the training
+            self._inner, stopped = self._train(self._tensor(held), self._tensor(kept), levels / frame.unit, seed)
+            self.denoiser_ = InFrame(self._inner, frame)
         else:
-            self.denoiser_, stopped, held = self.denoiser, (), x[order]
-        self._rows, self._seed = x, seed
-        self.curve_ = dimension_curve(self.denoiser_, held[: self.n_points], levels, seed=seed)
+            self._frame, stopped, held = Frame(0.0, 1.0), [], X[order]
+            self._inner = self.denoiser_ = self.denoiser
+        self._seed = seed
+        self.curve_ = self._curve(self._tensor(held[: self.n_points or MOST_POINTS]), levels)
         estimate = self.curve_.estimate()
-        doubts = (*estimate.warnings, *stopped, *_of_the_curve(self.curve_, estimate), *_of_the_data(x))
+        means = self.curve_.dimension().mean(1)
+        doubts = (*estimate.warnings, *stopped, *about_the_data(X, estimate.sigma),
+                  *about_the_noise(means, self.curve_.sigmas, estimate.mean, estimate.plateau))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median
         if self.verbose:
@@ -108,69 +119,148 @@ class DiffusionDimension(BaseEstimator):
     def predict(self, X: ArrayLike) -> NDArray:
         """The dimension at each row of X, old or new, shape (n,), with the denoiser and the noise level of the fit."""
         check_is_fitted(self)
-        x = self._checked(X, reset=False)
-        return spectrum(self.denoiser_, x, self.sigma_, seed=self._seed).dimension()
+        x = self._tensor(self._checked(X, reset=False))
+        return spectrum(self._inner, x, self.sigma_ / self._frame.unit, seed=self._seed).dimension()
+
+    def transform(self, X: ArrayLike) -> NDArray:
+        """The dimension at each row of X as one column, shape (n, 1), for pipelines."""
+        return self.predict(X)[:, None]
+
+    def get_feature_names_out(self, input_features=None) -> NDArray:
+        """The name of the column that ``transform`` returns."""
+        check_is_fitted(self)
+        return np.array(["dimension"], dtype=object)
 
     def fit_transform_pw(self, X: ArrayLike, y=None) -> NDArray:
         """Fit, and return the dimension at each row of X, shape (N,). (The name is scikit-dimension's.)"""
-        return self.fit(X).dimension_pw_
+        self.dimension_pw_ = self.fit(X).predict(X)
+        return self.dimension_pw_
 
-    @property
-    def dimension_pw_(self) -> NDArray:
-        check_is_fitted(self)
-        if "_pointwise" not in vars(self):
-            self._pointwise = spectrum(self.denoiser_, self._rows, self.sigma_, seed=self._seed).dimension()
-        return self._pointwise
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []                         # whole numbers, whatever X is
+        return tags
 
-    def _checked(self, X, reset) -> Tensor:
+    def _checked(self, X, reset) -> NDArray:
         least = {"ensure_min_samples": LEAST_ROWS, "ensure_min_features": 2} if reset else {}
-        X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True, **least)
+        X = validate_data(self, X, reset=reset, dtype=np.float64, allow_nd=True, **least)
         if reset and len(np.unique(X[:1000].reshape(min(len(X), 1000), -1), axis=0)) < LEAST_ROWS:
             raise ValueError(f"X has fewer than {LEAST_ROWS} different rows among its first thousand: "
                              "that is a few points, not a manifold. Remove duplicates, and shuffle the rows")
-        return torch.tensor(np.ascontiguousarray(X), device=choose_device(self.device))
+        return X
 
-    def _train(self, held, kept, lowest, highest, unit, seed):
+    def _check_parameters(self, n_points) -> None:
+        """Errors that would otherwise come after the training. ``n_points`` rows can be asked for."""
+        for name in ("steps", "width", "batch_size", "n_points"):
+            value = getattr(self, name)
+            if value is None and name == "n_points":
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise TypeError(f"{name}={value!r} must be a whole number")
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        if self.n_points is not None and self.n_points > n_points:
+            raise ValueError(f"n_points={self.n_points}: the dimension is computed at held-out rows, and there are "
+                             f"{n_points}. Use at most {n_points}, or predict for other rows")
+        if self.sigmas is not None:
+            try:
+                sigmas = np.atleast_1d(np.asarray(self.sigmas, dtype=float))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"sigmas={self.sigmas!r} must be numbers") from error
+            if sigmas.ndim != 1 or len(np.unique(sigmas)) < 2 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
+                raise ValueError(f"sigmas={self.sigmas!r}: give at least two different noise levels, all positive")
+
+    def _levels(self, held, kept, unit) -> NDArray:
+        """Noise levels in the units of X, ascending."""
+        if self.sigmas is not None:
+            return np.unique(np.asarray(self.sigmas, dtype=float))
+        neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
+        spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
+        low, high = unit * np.clip(spacing / 4, *SMALLEST), unit * LARGEST_ASKED
+        low = max(low, getattr(self.denoiser, "sigma_min", low))
+        high = min(high, getattr(self.denoiser, "sigma_max", high))
+        if low >= high:
+            raise ValueError(f"the denoiser is for noise levels from {self.denoiser.sigma_min:.3g} to "
+                             f"{self.denoiser.sigma_max:.3g}, and data of this size need some between "
+                             f"{unit * SMALLEST[0]:.3g} and {unit * LARGEST_ASKED:.3g}: are X and its training data in "
+                             "the same units?")
+        return np.geomspace(low, high, LEVELS)
+
+    def _tensor(self, X) -> Tensor:
+        """Rows of X in the frame of the denoiser, in float32, on the device."""
+        return torch.tensor(self._frame.into(X), dtype=torch.float32, device=choose_device(self.device))
+
+    def _curve(self, x, levels) -> DimensionCurve:
+        """The curve at points x, in the frame of the denoiser, for noise levels in the units of X."""
+        bar = show(levels, len(levels), "noise level", notebook=True) if self.verbose else levels
+        return DimensionCurve(tuple(
+            replace(spectrum(self._inner, x, float(level / self._frame.unit), seed=self._seed, without=True),
+                    sigma=float(level)) for level in bar))
+
+    def _train(self, held, kept, levels, seed):
         """A denoiser for the given noise levels and those between, and a doubt if its training was stopped early."""
-        held, kept, lowest, highest = held / unit, kept / unit, lowest / unit, highest / unit
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = MLP(kept[0].numel(), self.width)
-        model = ScoreModel.for_data(net, kept, sigma_min=lowest, sigma_max=max(LARGEST_TRAINED, highest))
+        model = ScoreModel.for_data(net, kept, sigma_min=levels[0], sigma_max=max(LARGEST_TRAINED, levels[-1]))
         run = train_steps(model, kept, self.steps, min(self.batch_size, len(kept)), seed=seed, device=self.device)
         least, weights, kept_at = float("inf"), None, 0
-        for progress in show(run, self.steps) if self.verbose else run:
+        for progress in show(run, self.steps, notebook=True) if self.verbose else run:
             step = progress.step + 1
             if step % LOOK_EVERY == 0 or step == self.steps:
-                loss = _loss(model, held, np.geomspace(lowest, highest, LEVELS), seed)
+                loss = _loss(model, held, np.geomspace(levels[0], levels[-1], LEVELS), seed)
                 least = min(loss, least)
                 if loss <= TOLERANCE * least:
                     weights, kept_at = copy.deepcopy(model.state_dict()), step
         model.load_state_dict(weights)
         doubt = (f"too few rows: from step {kept_at} of {self.steps} on the network learned them by heart, so it was "
                  "stopped there, but curved directions are learned last")
-        return Rescaled(model, unit), (doubt,) if kept_at < self.steps / 2 else ()
+        return model, [doubt] if kept_at < self.steps / 2 else []
 
 
 @dataclass(frozen=True)
-class Rescaled:
-    """A denoiser for data x, made of a denoiser D for the data x/unit: unit · D(x/unit, σ/unit)."""
+class Frame:
+    """Coordinates z = (x − center)/unit of data x, computed in float64."""
 
-    denoiser: Denoiser
+    center: NDArray | float
     unit: float
 
+    def into(self, x: NDArray) -> NDArray:
+        """z for x of shape ``(n, *shape)``, in float64."""
+        return (np.asarray(x, dtype=np.float64) - self.center) / self.unit
+
+
+@dataclass(frozen=True)
+class InFrame:
+    """A denoiser for data x, made of a denoiser D for z = (x − c)/u: c + u · D((x − c)/u, σ/u)."""
+
+    denoiser: Denoiser
+    frame: Frame
+
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self.unit * self.denoiser(x / self.unit, sigma / self.unit)
+        unit, center = self.frame.unit, torch.as_tensor(self.frame.center, device=x.device)
+        denoised = self.denoiser(((x - center) / unit).float(), sigma / unit)
+        return (center + unit * denoised.to(center.dtype)).to(x.dtype)
+
+    @property
+    def sigma_min(self) -> float:
+        """The smallest noise level, in the units of x."""
+        return self.frame.unit * self.denoiser.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level, in the units of x."""
+        return self.frame.unit * self.denoiser.sigma_max
 
 
-def _scales(held: Tensor, kept: Tensor) -> tuple[float, float]:
-    """The smallest noise level of the curve, and the largest standard deviation in any direction."""
-    some = in_float64(kept[:2000].flatten(1)).cpu()
-    largest = torch.linalg.matrix_norm(some - some.mean(0), 2).item() / len(some) ** 0.5
-    if largest == 0:
+def _frame(kept: NDArray) -> Frame:
+    """The mean of the rows, and the largest standard deviation that they have in any direction."""
+    center = kept.mean(0)
+    some = (kept[:2000] - center).reshape(min(len(kept), 2000), -1)
+    size = np.abs(some).max()
+    if size == 0 or not (kept.max(0) > kept.min(0)).any():
         raise ValueError("all rows of X are the same: constant data have no directions to count")
-    spacing = torch.cdist(held[:200].flatten(1), kept.flatten(1)).amin(1).median().item()
-    return float(np.clip(spacing / 4, *(largest * bound for bound in SMALLEST))), largest
+    return Frame(center, float(size * np.linalg.norm(some / size - (some / size).mean(0), 2) / len(some) ** 0.5))
 
 
 @torch.no_grad()
@@ -182,27 +272,3 @@ def _loss(model: ScoreModel, held: Tensor, sigmas: NDArray, seed: int) -> float:
         noise = torch.randn(held.shape, generator=generator, device=held.device)
         losses.append(((model(held + sigma * noise, sigma) - held) / sigma).square().flatten(1).sum(1).mean())
     return torch.stack(losses).mean().item()
-
-
-def _of_the_curve(curve: DimensionCurve, estimate: Estimate) -> tuple[str, ...]:
-    """Doubts about the data that only the noise levels below the plateau show."""
-    below = curve.dimension().mean(1)[curve.sigmas < estimate.plateau[0]]
-    if len(below) and below.max() > estimate.mean + 1:
-        return (f"below σ = {estimate.plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of "
-                "about that size, or the network has not learned such detail",)
-    return ()
-
-
-def _of_the_data(x: Tensor) -> tuple[str, ...]:
-    """Doubts about duplicates and columns."""
-    rows = x.flatten(1).cpu().numpy()
-    duplicates = 1 - len(np.unique(rows, axis=0)) / len(rows)
-    spread = rows.std(0)
-    constant = spread == 0
-    doubts = [
-        (duplicates > 0.01, f"{duplicates:.0%} of the rows are duplicates, and are learned by heart: remove them"),
-        (constant.any() and x.ndim == 2, f"{constant.sum()} of {len(spread)} columns are constant"),
-        (x.ndim == 2 and spread.max() > 100 * spread[~constant].min(),
-         "the columns differ in scale by more than a hundred times, and one σ is asked of all: rescale columns of "
-         "different units")]
-    return tuple(text for holds, text in doubts if holds)

@@ -14,10 +14,13 @@ x and σ are in the units of the model. Images are mostly scaled to [−1, 1], s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from ..machine.checks import check_values
 from ..machine.compute import rows_per_batch
 
 __all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
@@ -32,13 +35,26 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor], Pair]] = {
     "flow_prediction": lambda a, b: (a / (a + b), -b / (a + b)),                     # ε − x_0
     "score": lambda a, b: (torch.ones_like(a), b**2 / a),                            # −ε/β
 }
+FORMULAS: dict[str, Callable[..., Pair]] = PREDICTIONS | {                           # σ ↦ (α, t), constants first
+    "flow": lambda steps, sigma: (1 / (1 + sigma), steps * sigma / (1 + sigma)),
+    "exploding": lambda sigma: (torch.ones_like(sigma), sigma),
+    "continuous": lambda sigma: ((1 + sigma**2) ** -0.5, sigma.log() / 4),
+    "edm": lambda s, noise, sigma: ((s**2 + sigma**2) ** -0.5, noise(sigma)),        # Karras et al. 2022, Table 1
+    "edm_output": lambda s, sign, a, b: (s**2 * a**2, sign * s * b),                 # its (skip, out) from α and β
+}
+
+
+def _formula(name, *numbers):
+    """A formula by its name, since ``partial(_formula, name)`` can be pickled and a lambda function cannot."""
+    return FORMULAS[name](*numbers)
 
 
 @dataclass(frozen=True, repr=False)
 class PretrainedDenoiser:
     """A denoiser D(x, sigma) from `from_diffusers` or `from_noise_prediction`. It is differentiable in x.
 
-    x has the shape ``(B, *shape)``, sigma is a number or has the shape (B,). Returns E[x_0 | x], of the shape of x.
+    x has the shape ``(B, *shape)``, sigma is a number or has the shape (B,). Returns E[x_0 | x], with the shape and the
+    dtype of x. It can be copied and pickled if the network can be.
 
     Attributes:
         network: F(x_t, t), with x_t of shape ``(B, *shape)`` and t of shape (B,), not always a whole number.
@@ -47,7 +63,9 @@ class PretrainedDenoiser:
         batch_size: rows per call of the network; where None, chosen from the memory.
 
     Raises:
-        ValueError: when called, sigma more than 1 % outside the range, or an F that returns another shape.
+        TypeError: when called, a sigma that is no number.
+        ValueError: when called, points x that are not finite, or not in floating point; sigma of another shape, or more
+            than 1 % outside the range; an F that returns another shape.
     """
 
     network: Callable[[Tensor, Tensor], Tensor]
@@ -58,21 +76,30 @@ class PretrainedDenoiser:
     batch_size: int | None = None
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        sigma = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").expand(len(x))
+        check_values(x)
+        sigma = self._levels(sigma, len(x))
+        alpha, t = self.scaling(sigma)
+        factors = alpha, *self.prediction(alpha, sigma * alpha)
+        wide = torch.promote_types(x.dtype, torch.float32)                 # half precision would round t and D
+        alpha, skip, out = (factor.to(x.device, wide).view(-1, *[1] * (x.ndim - 1)) for factor in factors)
+        rows = rows_per_batch(self.batch_size, x.shape[1:].numel(), x.device)
+        parts = zip((alpha * x).to(x.dtype).split(rows), t.to(x.device, wide).split(rows), strict=True)
+        answer = torch.cat([self.network(*part) for part in parts])
+        if answer.shape != x.shape:
+            raise ValueError(f"the network returned shape {tuple(answer.shape)} for x of shape {tuple(x.shape)}: it "
+                             "must predict something for every entry of x, and nothing else")
+        return (skip * x + out * answer).to(x.dtype)
+
+    def _levels(self, sigma, rows):
+        sigma = _numbers(sigma, "sigma")
+        if sigma.shape not in ((), (1,), (rows,)):
+            raise ValueError(f"sigma has shape {tuple(sigma.shape)}, and x has {rows} rows: give one number, or a "
+                             f"tensor of shape ({rows},)")
         outside = ~((0.99 * self.sigma_min <= sigma) & (sigma <= 1.01 * self.sigma_max))
         if outside.any():
             raise ValueError(f"sigma={sigma[outside][0]:g} is outside this model's range, {self.sigma_min:.4g} to "
                              f"{self.sigma_max:.4g}: it was trained for no other noise")
-        alpha, t = self.scaling(sigma)
-        factors = alpha, *self.prediction(alpha, sigma * alpha)
-        alpha, skip, out = (factor.to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1)) for factor in factors)
-        t = t.to(x.device, torch.promote_types(x.dtype, torch.float32))    # half precision would round t
-        rows = rows_per_batch(self.batch_size, x.shape[1:].numel(), x.device)
-        answer = torch.cat([self.network(*part) for part in zip((alpha * x).split(rows), t.split(rows), strict=True)])
-        if answer.shape != x.shape:
-            raise ValueError(f"the network returned shape {tuple(answer.shape)} for x of shape {tuple(x.shape)}: it "
-                             "must predict something for every entry of x, and nothing else")
-        return skip * x + out * answer.to(x.dtype)
+        return sigma.expand(rows)
 
     def __repr__(self) -> str:
         return f"PretrainedDenoiser, σ from {self.sigma_min:.3g} to {self.sigma_max:.3g}"
@@ -89,14 +116,18 @@ def from_noise_prediction(function: Callable[[Tensor, Tensor], Tensor], alphas: 
         function: takes x_t, shape ``(B, *shape)``, in the dtype of x, and t, shape (B,), a float and not always whole.
             If your network knows whole times only, round t, and use only noise levels σ_t/α_t of the schedule.
         alphas, sigmas: α_t and σ_t for t = 0 … T − 1, shape (T,). For a DDPM: √ᾱ_t and √(1 − ᾱ_t), with ᾱ_t the
-            cumulative product. Times with α_t = 0 or σ_t = 0 are left out.
+            cumulative product. Times with α_t = 0 or σ_t = 0 are left out. Where diffusers writes a last ᾱ_t of 2⁻²⁴
+            for pure noise (rescale_betas_zero_snr), leave that time out.
         batch_size: rows per call of the function; chosen from the memory where not given.
 
     Raises:
+        TypeError: a function that cannot be called, or is a class; alphas or sigmas that are no numbers.
         ValueError: alphas and sigmas of other shapes, or with a number that is negative or not finite; a ratio σ_t/α_t
             that does not rise at every time or fall at every time, or has fewer than two values.
     """
-    return PretrainedDenoiser(function, *_discrete(alphas, sigmas, PREDICTIONS["epsilon"]), batch_size)
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(f"function must be a function or a network, which is called with x_t and t, got {function!r}")
+    return PretrainedDenoiser(function, *_discrete(alphas, sigmas, partial(_formula, "epsilon")), batch_size)
 
 
 def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **conditioning) -> PretrainedDenoiser:
@@ -123,70 +154,83 @@ def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **
             such as a transformer, in a function of x_t and t.
         scheduler: the scheduler that the model was trained or published with.
         batch_size: rows per call of the network; chosen from the memory where not given.
-        conditioning: further arguments of the network, such as ``class_labels=torch.tensor([3])`` or
+        conditioning: further arguments of the network, such as ``class_labels=3`` or
             ``encoder_hidden_states`` (1, tokens, width): tensors of length 1, which are repeated for every row, or
-            dictionaries of such tensors.
+            dictionaries of such tensors. Only for class_labels, a whole number becomes such a tensor.
 
     Raises:
-        TypeError: an unknown scheduler.
-        ValueError: an unknown kind of prediction, a conditioning tensor of another length, a network with a table of
-            times; when called, a network in training mode, or x with another number of channels.
+        TypeError: an unknown scheduler; a pipeline, a class or None; the network and the scheduler in the wrong order;
+            class_labels that are neither a whole number nor a tensor.
+        ValueError: an unknown kind of prediction, or two of them; a conditioning tensor of another length; a network
+            with a table of times; when called, a network in training mode, or x with another number of channels.
     """
-    _check_lengths(conditioning)
-    config = getattr(unet, "config", {})
-    config = config if isinstance(config, dict) else {}                    # in diffusers it is a dictionary
-    if config.get("time_embedding_type") == "learned":
+    _check_order(unet, scheduler)
+    if _config(unet).get("time_embedding_type") == "learned":
         raise ValueError("this network looks its times up in a table and knows no others: give from_noise_prediction a "
                          "function that rounds t, and ask at the noise levels of its schedule only")
-
-    def network(x, t):
-        if getattr(unet, "training", False):
-            raise ValueError("the network is in training mode, in which dropout makes it random: call unet.eval()")
-        if config.get("in_channels", x.shape[1]) != x.shape[1]:
-            raise ValueError(f"this network is for images with {config['in_channels']} channels, (B, channels, height, "
-                             f"width), got {tuple(x.shape)}")
-        parameters = unet.parameters() if isinstance(unet, nn.Module) else ()
-        dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
-        answer = unet(x.to(dtype), t, **_repeated(conditioning, len(x), x.device, dtype))
-        answer = answer if isinstance(answer, Tensor) else answer[0]
-        return answer[:, : x.shape[1]] if answer.shape[1] == 2 * x.shape[1] else answer
-
+    network = partial(_called, unet, _conditions(conditioning))
     return PretrainedDenoiser(network, *_schedule(scheduler), batch_size)
+
+
+def _called(unet, conditioning, x, t):
+    """F(x_t, t): the network in its own precision, with its conditioning, and without a learned variance."""
+    if getattr(unet, "training", False):
+        raise ValueError("the network is in training mode, in which dropout makes it random: call unet.eval()")
+    channels = _config(unet).get("in_channels", x.shape[1])
+    if channels != x.shape[1]:
+        raise ValueError(f"this network is for images with {channels} channels, (B, channels, height, width), got "
+                         f"{tuple(x.shape)}")
+    parameters = unet.parameters() if isinstance(unet, nn.Module) else ()
+    dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+    answer = unet(x.to(dtype), t, **_repeated(conditioning, len(x), x.device, dtype))
+    answer = answer if isinstance(answer, Tensor) else answer[0]
+    return answer[:, : x.shape[1]] if answer.shape[1] == 2 * x.shape[1] else answer
 
 
 def _schedule(scheduler):
     """scaling, prediction, sigma_min and sigma_max for a scheduler of diffusers."""
-    config, name = getattr(scheduler, "config", {}), type(scheduler).__name__
+    config, name = _config(scheduler), type(scheduler).__name__
     low, high = config.get("sigma_min"), config.get("sigma_max")
     flow = name.startswith("FlowMatch") or config.get("use_flow_sigmas")
-    kind = config.get("prediction_type", "flow_prediction" if flow else "epsilon")
-    if kind not in PREDICTIONS:
-        raise ValueError(f"{name} has prediction_type {kind!r}, which is none of {', '.join(PREDICTIONS)}: "
-                         "write it as a noise prediction and use from_noise_prediction")
-    prediction = PREDICTIONS[kind]
-    if hasattr(scheduler, "precondition_noise"):                           # Karras et al. 2022, Table 1
+    kind = _kind(scheduler, "flow_prediction" if flow else "epsilon")
+    prediction = partial(_formula, kind)
+    if hasattr(scheduler, "precondition_noise"):
         s, sign = config["sigma_data"], -1 if kind == "v_prediction" else 1
-        return (lambda sigma: ((s**2 + sigma**2) ** -0.5, scheduler.precondition_noise(sigma)),
-                lambda a, b: (s**2 * a**2, sign * s * b), low, high)
+        scaling = partial(_formula, "edm", s, scheduler.precondition_noise)
+        return scaling, partial(_formula, "edm_output", s, sign), low, high
     if hasattr(scheduler, "discrete_sigmas"):
-        return (lambda sigma: (torch.ones_like(sigma), sigma)), PREDICTIONS["score"], low, high
+        return partial(_formula, "exploding"), partial(_formula, "score"), low, high
     if flow or kind == "flow_prediction":
         steps = config["num_train_timesteps"]
-        return (lambda sigma: (1 / (1 + sigma), steps * sigma / (1 + sigma))), prediction, 1 / (steps - 1), steps - 1.0
+        return partial(_formula, "flow", steps), prediction, 1 / (steps - 1), steps - 1.0
     if hasattr(scheduler, "alphas_cumprod"):
-        share = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64, device="cpu")
+        share = _numbers(scheduler.alphas_cumprod, "alphas_cumprod")
+        share = share[:-1] if config.get("rescale_betas_zero_snr") else share    # pure noise, of which some write 2⁻²⁴
         scaling, _, first, last = _discrete(share.sqrt(), (1 - share).sqrt(), prediction)
         if config.get("timestep_type") == "continuous" and kind == "v_prediction":   # only in Euler schedulers
-            return (lambda sigma: ((1 + sigma**2) ** -0.5, sigma.log() / 4)), prediction, low or first, high or last
+            return partial(_formula, "continuous"), prediction, low or first, high or last
         return scaling, prediction, first, last
     raise TypeError(f"{name} is no scheduler that from_diffusers knows: those with alphas_cumprod (DDPM, DDIM, Euler, "
                     "…), EDM, ScoreSdeVe and FlowMatch. Write the network as a noise prediction and use "
                     "from_noise_prediction, which takes any")
 
 
+def _kind(scheduler, default):
+    """What the network predicts, by the settings of the scheduler, or by its attribute."""
+    config, own = _config(scheduler), getattr(scheduler, "__dict__", {})
+    kind = config["prediction_type"] if "prediction_type" in config else getattr(scheduler, "prediction_type", default)
+    if own.get("prediction_type", kind) != kind:
+        raise ValueError(f"scheduler.prediction_type is {own['prediction_type']!r}, but scheduler.config has {kind!r}: "
+                         "make the scheduler again, with the right prediction_type as an argument")
+    if kind not in PREDICTIONS:
+        raise ValueError(f"{type(scheduler).__name__} has prediction_type {kind!r}, which is none of "
+                         f"{', '.join(PREDICTIONS)}: write it as a noise prediction and use from_noise_prediction")
+    return kind
+
+
 def _discrete(alphas, betas, prediction):
     """scaling, prediction, sigma_min and sigma_max for a model that was trained at T times."""
-    alphas, betas = (torch.as_tensor(row, dtype=torch.float64, device="cpu") for row in (alphas, betas))
+    alphas, betas = _numbers(alphas, "alphas").detach(), _numbers(betas, "sigmas").detach()
     if alphas.ndim != 1 or alphas.shape != betas.shape:
         raise ValueError("alphas and sigmas must be two rows of numbers, one of each for every time, got shapes "
                          f"{tuple(alphas.shape)} and {tuple(betas.shape)}")
@@ -199,24 +243,55 @@ def _discrete(alphas, betas, prediction):
     if len(logs) < 2 or not (logs.diff() > 0).all():
         raise ValueError("the noise level sigmas[t]/alphas[t] must rise at every time, or fall at every time, and take "
                          "at least two values: are these the factors of x_0 and ε, and not their squares or products?")
-
-    def scaling(sigma):
-        upper = torch.searchsorted(logs, sigma.log()).clamp(1, len(logs) - 1)
-        lower = upper - 1
-        weight = ((sigma.log() - logs[lower]) / (logs[upper] - logs[lower])).clamp(0, 1)
-        norm = torch.lerp(norms[lower], norms[upper], weight).exp()
-        return norm * (1 + sigma**2) ** -0.5, torch.lerp(times[lower].double(), times[upper].double(), weight)
-
-    return scaling, prediction, logs[0].exp().item(), logs[-1].exp().item()
+    return partial(_interpolated, times.double(), logs, norms), prediction, logs[0].exp().item(), logs[-1].exp().item()
 
 
-def _check_lengths(conditioning, path=""):
-    for name, value in conditioning.items():
-        if isinstance(value, dict):
-            _check_lengths(value, f"{path}{name}.")
-        elif isinstance(value, Tensor) and value.ndim and len(value) != 1:
-            raise ValueError(f"{path}{name} has length {len(value)}: a denoiser has one condition, so give it a length "
-                             "of 1, and make one denoiser for each condition")
+def _interpolated(times, logs, norms, sigma):
+    upper = torch.searchsorted(logs, sigma.log()).clamp(1, len(logs) - 1)
+    lower = upper - 1
+    weight = ((sigma.log() - logs[lower]) / (logs[upper] - logs[lower])).clamp(0, 1)
+    norm = torch.lerp(norms[lower], norms[upper], weight).exp()
+    return norm * (1 + sigma**2) ** -0.5, torch.lerp(times[lower], times[upper], weight)
+
+
+def _numbers(value, name):
+    """The value as a tensor in float64 on the CPU."""
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}={value!r:.80} does not hold numbers: give numbers, or a tensor of numbers") from None
+
+
+def _config(thing):
+    """The settings of a network or a scheduler, which diffusers keeps in a dictionary."""
+    config = getattr(thing, "config", None)
+    return config if isinstance(config, dict) else getattr(config, "__dict__", {})
+
+
+def _check_order(unet, scheduler):
+    for name, thing in (("unet", unet), ("scheduler", scheduler)):
+        if isinstance(thing, type):
+            raise TypeError(f"{name} is the class {thing.__name__}: give an object, made with its from_pretrained")
+        if hasattr(thing, "scheduler") and not isinstance(thing, nn.Module):
+            raise TypeError(f"{name} is a whole pipeline, {type(thing).__name__}: give two parts of it, its network, "
+                            "such as pipeline.unet, and pipeline.scheduler")
+    if not callable(unet) or isinstance(scheduler, nn.Module):
+        raise TypeError(f"unet is of the type {type(unet).__name__}, and scheduler of the type "
+                        f"{type(scheduler).__name__}: give a network first and its scheduler second")
+
+
+def _conditions(value, name=""):
+    """The conditioning, checked. Its tensors have a length of 1 and no gradients, which could not be copied."""
+    if isinstance(value, dict):
+        return {key: _conditions(part, f"{name}.{key}" if name else key) for key, part in value.items()}
+    if name == "class_labels" and isinstance(value, Integral):
+        value = torch.tensor([int(value)])
+    if name == "class_labels" and not isinstance(value, Tensor | None):
+        raise TypeError(f"class_labels is a {type(value).__name__}: give a whole number, such as class_labels=3")
+    if isinstance(value, Tensor) and value.ndim and len(value) != 1:
+        raise ValueError(f"{name} has length {len(value)}: a denoiser has one condition, so give it a length "
+                         "of 1, and make one denoiser for each condition")
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _repeated(value, rows, device, dtype):

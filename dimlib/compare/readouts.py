@@ -79,7 +79,7 @@ def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = No
         n_probes: the trace is the mean of vᵀ J v over this number of random vectors v with entries ±1 (Hutchinson
             1989). Where not given, it is exact up to d = 1000, from d products, and from 100 vectors above that.
     """
-    check_points(x)
+    check_points(x, sigma)
     d = x[0].numel()
     if n_probes is None and d <= EXACT_TRACE:
         probes = torch.eye(d, dtype=x.dtype, device=x.device)
@@ -106,7 +106,7 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
 
     For small σ the loss of a perfect denoiser is k. That of a trained one is larger, so this is an upper bound.
     """
-    check_points(x)
+    check_points(x, sigma)
     if n_scores < 1:
         raise ValueError(f"n_scores={n_scores}: use at least one")
     copies, _ = noisy_copies(x, sigma, n_scores, stream(seed, "denoising loss", x.device))
@@ -124,9 +124,9 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
             as ``exact.UniformSphere(sphere).log_density``. For real data it needs one trained model for each σ.
         sigmas: at least two noise levels.
     """
-    check_points(x)
     levels = sorted({float(sigma) for sigma in sigmas})
-    if len(levels) < 2 or levels[0] <= 0:
+    check_points(x, min(levels, default=1.0))
+    if len(levels) < 2:
         raise ValueError(f"a slope needs at least two noise levels, all positive, got {levels}")
     with torch.no_grad():
         logs = in_float64(torch.stack([log_density(x, sigma) for sigma in levels])).cpu().numpy()
@@ -140,7 +140,7 @@ def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: i
     It is the limit of a `Spectrum` for infinitely many copies that are infinitely near. It takes d evaluations of the
     denoiser and as many derivatives.
     """
-    check_points(x)
+    check_points(x, sigma)
     d = x[0].numel()
     unit = torch.eye(d, dtype=x.dtype, device=x.device)
     values, losses = [], []
@@ -165,7 +165,7 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
 
     Arguments as for `spectrum`.
     """
-    check_points(x)
+    check_points(x, sigma)
     d = x[0].numel()
     generator = stream(seed, "tangent sketch", x.device)
     blocks = [torch.randn(2, min(BLOCK, d - start), d, generator=generator, device=x.device, dtype=x.dtype)
@@ -201,7 +201,7 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
 def _jacobian_rows(denoiser, point, vectors, sigma, batch_size):
     """For batches of ``vectors`` v, shape (B, d): v and vᵀ J(point)."""
     for v in vectors.split(rows_per_batch(batch_size, point.numel(), point.device)):
-        inputs = point.expand(len(v), *point.shape).detach().clone().requires_grad_()
-        with full_precision(), torch.enable_grad():
-            (rows,) = torch.autograd.grad(denoiser(inputs, sigma), inputs, v.view_as(inputs))
+        with torch.inference_mode(False), torch.enable_grad(), full_precision():
+            inputs = point.detach().clone().expand(len(v), *point.shape).clone().requires_grad_()
+            (rows,) = torch.autograd.grad(denoiser(inputs.clone(), sigma), inputs, v.view_as(inputs).clone())
         yield v, rows.flatten(1)

@@ -87,7 +87,7 @@ class ImageFamily(ABC):
         Gauss–Newton steps find v, from v = u (n, k). A step that would increase the distance is halved until it does
         not. With u of the clean images, this is a perfect denoiser for σ far below the radii of curvature.
         """
-        v, target = self._checked(u).clone(), x.double().cpu().flatten(1)
+        v, target = self._checked(u).clone(), x.cpu().double().flatten(1)
         for _ in range(steps):
             off = target - self._render(v).flatten(1)                      # (n, d)
             step = torch.linalg.lstsq(self._jacobian(v), off[..., None]).solution[..., 0]
@@ -104,7 +104,7 @@ class ImageFamily(ABC):
     def _checked(self, u: Tensor) -> Tensor:
         if u.ndim != 2 or u.shape[1] != len(self.spread):
             raise ValueError(f"coordinates of {self!r} have shape (n, {len(self.spread)}), got {tuple(u.shape)}")
-        return u.double().cpu()
+        return u.cpu().double()
 
 
 class Squares(ImageFamily):

@@ -108,7 +108,7 @@ class Manifold(ABC):
     def _flatten(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or x.shape[1] != self.ambient_dim:
             raise ValueError(f"points of {self!r} have shape (n, {self.ambient_dim}), got {tuple(x.shape)}")
-        return (x.double().cpu() - self.center) @ self.frame
+        return (x.cpu().double() - self.center) @ self.frame
 
 
 class Plane(Manifold):

@@ -1,68 +1,89 @@
 """Checks of what a user passes, with errors that say what to do."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from .compute import matrix_bytes, memory
+__all__ = ["check_denoised", "check_points", "check_sigma", "check_training", "check_values", "default_scores"]
 
-__all__ = ["check_points", "check_sigma", "check_training", "scores_number"]
+LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
+ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
 
 
-def check_points(x: Tensor) -> None:
-    """``ValueError`` unless x is a tensor of finite points, shape ``(P, *shape)``, in floating point."""
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0:
+def check_sigma(sigma: float | Tensor) -> None:
+    """``ValueError`` unless the noise level, or each of several, is positive and finite; ``TypeError`` if no number."""
+    if isinstance(sigma, Tensor) and (sigma.is_floating_point() or sigma.dtype in (torch.int32, torch.int64)):
+        good = bool((torch.isfinite(sigma) & (sigma > 0)).all())
+    elif isinstance(sigma, Real) and not isinstance(sigma, bool):
+        good = math.isfinite(sigma) and sigma > 0
+    else:
+        raise TypeError(f"sigma={sigma!r} is no noise level: give a number, or a tensor of one number for each point")
+    if not good:
+        raise ValueError(f"sigma={sigma}: the noise level must be positive and finite")
+
+
+def check_values(x: Tensor) -> None:
+    """``ValueError`` unless x is a tensor of finite values in floating point, shape ``(P, *shape)``, P ≥ 1."""
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
         raise ValueError("x must be a tensor of points, shape (P, *shape), got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}; for one point use x[None]")
     if not x.is_floating_point():
-        raise ValueError(f"x has dtype {x.dtype}: convert it with x.float()")
+        raise ValueError(f"x has dtype {x.dtype}: " + ("use its real part, or its real and imaginary parts as columns"
+                                                       if x.is_complex() else "convert it with x.float()"))
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
 
 
-def check_sigma(sigma: float) -> None:
-    """``ValueError`` unless the noise level is positive."""
-    if not sigma > 0:
-        raise ValueError(f"sigma={sigma}: the noise level must be positive")
+def check_points(x: Tensor, sigma: float) -> None:
+    """The checks of `check_sigma` and `check_values`, and ``ValueError`` where x is rounded too much for sigma.
 
-
-def scores_number(x: Tensor, n_scores: int | None, noise: str = "gaussian") -> float:
-    """The number K of scores for the spectra at points x: the given one, 4 d for None, infinity for noise "frame".
-
-    Raises:
-        ValueError: bad points, points with one entry, K ≤ d, or another noise.
-        MemoryError: the d × d matrices of one point need more memory than there is.
+    Floating-point numbers near x are eps·|x| apart. If that is not small compared with sigma, the rounding is noise
+    that the denoiser sees as part of the data.
     """
-    check_points(x)
-    d = x[0].numel()
-    if d < 2:
-        raise ValueError("the points have one entry each: there is nothing to count in one dimension")
-    if noise not in ("gaussian", "frame") or (noise == "frame" and n_scores is not None):
-        raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
-    if n_scores is None:
-        n_scores = math.inf if noise == "frame" else 4 * d
-    if n_scores <= d:
-        raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
-                         f"{d + 1}, better 4 d = {4 * d}")
-    if matrix_bytes(d) > memory(x.device):
-        raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
-                          f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
-                          "d × d matrix, or smaller images")
-    return n_scores
+    check_sigma(sigma)
+    check_values(x)
+    largest = x.abs().max().item()
+    step = torch.finfo(x.dtype).eps * largest
+    if step > ROUNDING * float(torch.as_tensor(sigma).min()):
+        name = str(x.dtype).removeprefix("torch.")
+        raise ValueError(f"near {largest:.3g} the numbers of dtype {name} are {step:.2g} apart, which is not small "
+                         f"compared with sigma={float(torch.as_tensor(sigma).min()):.3g}: convert x to float64 "
+                         "(from data that were never in this dtype), or subtract the mean of the data")
+
+
+def default_scores(d: int) -> int:
+    """The number K of scores where none is given: 4 d, and at least 64."""
+    return max(4 * d, LEAST_SCORES)
+
+
+def check_denoised(denoised: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
+    """The result of a denoiser for x, in the dtype of x; an error where it breaks the contract."""
+    if not isinstance(denoised, Tensor) or not denoised.is_floating_point():
+        kind = denoised.dtype if isinstance(denoised, Tensor) else type(denoised).__name__
+        raise TypeError(f"the denoiser returned {kind}: D(x, sigma) must return a tensor of real numbers")
+    if denoised.shape != x.shape:
+        raise ValueError(f"the denoiser returned shape {tuple(denoised.shape)} for x of shape {tuple(x.shape)}; "
+                         "D(x, sigma) must have the shape of x")
+    if not torch.isfinite(denoised).all():
+        raise ValueError(f"the denoiser returned NaN or infinite values at sigma={sigma}: is this noise level "
+                         "inside the range it was trained for?")
+    return denoised.to(x.dtype)
 
 
 def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int) -> None:
-    """``ValueError`` unless x is a tensor of at least two finite points, shape ``(N, *shape)``, with a spread above
-    sigma_min, and the numbers are at least 1."""
+    """``ValueError`` unless x is a tensor of at least two different finite points, shape ``(N, *shape)``, with a spread
+    above sigma_min, and the numbers are at least 1."""
     if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
         raise ValueError("x must be a tensor of shape (N, *shape) with at least two points, got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
-    spread = x.float().std(0).norm().item()
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
+    spread = x.cpu().double().std(0).norm().item()
     if spread == 0:
         raise ValueError("all points of x are the same: there is nothing to learn")
     if sigma_min > spread:

@@ -3,12 +3,15 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
-__all__ = ["choose_device", "full_precision", "guarded", "in_float64", "matrix_bytes", "memory", "rows_per_batch"]
+from .checks import check_denoised, check_points, default_scores
+
+__all__ = ["choose_device", "full_precision", "guarded", "in_float64", "matrix_bytes", "memory",
+           "points_together", "rows_per_batch", "scores_number"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
@@ -70,24 +73,47 @@ def full_precision() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def guarded(denoiser: Callable, batch_size: int | None = None) -> Callable:
+def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = True) -> Callable:
     """The same denoiser in batches and in full precision, with an error where its result breaks the contract.
 
-    Raises, when called:
-        ValueError: a result of another shape than x, or with NaN or infinite values.
+    It receives a copy of x, so that one that works in place changes nothing. ``precise=False`` leaves the precision to
+    PyTorch. ``ValueError``, when called, for a result of another shape, or with NaN or infinite values; ``TypeError``
+    for one that is no tensor of real numbers.
     """
     def call(x, sigma):
         rows = rows_per_batch(batch_size, x[0].numel(), x.device)
-        with full_precision():
-            return torch.cat([_checked(denoiser(part, sigma), part, sigma) for part in x.split(rows)])
+        levels = sigma.split(rows) if isinstance(sigma, Tensor) and sigma.ndim else [sigma] * math.ceil(len(x) / rows)
+        with full_precision() if precise else nullcontext():
+            parts = zip(x.split(rows), levels, strict=True)
+            return torch.cat([check_denoised(denoiser(part.clone(), level), part, level) for part, level in parts])
     return call
 
 
-def _checked(denoised, x, sigma):
-    if denoised.shape != x.shape:
-        raise ValueError(f"the denoiser returned shape {tuple(denoised.shape)} for x of shape {tuple(x.shape)}; "
-                         "D(x, sigma) must have the shape of x")
-    if not torch.isfinite(denoised).all():
-        raise ValueError(f"the denoiser returned NaN or infinite values at sigma={sigma:g}: is this noise level "
-                         "inside the range it was trained for?")
-    return denoised
+def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "gaussian") -> float:
+    """The number K of scores for spectra at points x: the given one, else max(4 d, 64), or infinity for noise "frame".
+
+    Raises:
+        ValueError: bad points or σ, points with one entry, K ≤ d, or another noise.
+        MemoryError: the d × d matrices of one point need more memory than there is.
+    """
+    check_points(x, sigma)
+    d = x[0].numel()
+    if d < 2:
+        raise ValueError("the points have one entry each: there is nothing to count in one dimension")
+    if noise not in ("gaussian", "frame") or (noise == "frame" and n_scores is not None):
+        raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
+    if n_scores is None:
+        n_scores = math.inf if noise == "frame" else default_scores(d)
+    if n_scores <= d:
+        raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
+                         f"{d + 1}, better {default_scores(d)}")
+    if matrix_bytes(d) > memory(x.device):
+        raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
+                          f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
+                          "d × d matrix, or smaller images")
+    return n_scores
+
+
+def points_together(d: int, rows: int, block: int, device: torch.device) -> int:
+    """How many points go through the denoiser together: as many as fit into a batch, and their matrices into memory."""
+    return max(1, min(rows // block, int(memory(device) / 4 / matrix_bytes(d)) if memory(device) < math.inf else rows))

@@ -1,15 +1,21 @@
-"""A progress bar for training."""
+"""A progress bar."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 
 from tqdm import tqdm
 
 __all__ = ["show"]
 
 
-def show(run: Iterator, steps: int) -> Iterator:
-    """The same training steps, with a progress bar on a terminal (and none in a notebook or a log file)."""
-    with tqdm(run, total=steps, unit="step", disable=None) as bar:
-        for progress in bar:
-            bar.set_postfix(loss=f"{progress.loss:.3g}", refresh=False)
-            yield progress
+def show(run: Iterable, total: int, unit: str = "step", notebook: bool = False) -> Iterator:
+    """The same items, with a progress bar on a terminal, and in a notebook where asked for, but not in a log file.
+
+    For training steps (`dimlib.training.Progress`) it shows the loss.
+    """
+    hidden = False if notebook and "ipykernel" in sys.modules else None    # None: unless on a terminal
+    with tqdm(run, total=total, unit=unit, disable=hidden) as bar:
+        for item in bar:
+            if hasattr(item, "loss"):
+                bar.set_postfix(loss=f"{item.loss:.3g}", refresh=False)
+            yield item

@@ -1,4 +1,4 @@
-"""Files of tensors (safetensors with a JSON entry in the header), and files that are replaced in one step."""
+"""Files of tensors (safetensors with a JSON entry in the header): models, checkpoints; files replaced in one step."""
 
 import json
 import os
@@ -12,7 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["read_checkpoint", "read_tensors", "replacing", "write_checkpoint", "write_tensors"]
+__all__ = ["Saved", "known", "read_checkpoint", "read_tensors", "register", "replacing", "write_checkpoint",
+           "write_tensors"]
+
+_KNOWN: dict[str, type[nn.Module]] = {}
+
+
+def register(network: type[nn.Module]) -> type[nn.Module]:
+    """Class decorator: a saved model may name this network, and is loaded as ``network(**config)``.
+
+    Its instances need an attribute ``config``: the arguments of ``__init__``, as numbers, texts and lists.
+    """
+    _KNOWN[network.__name__] = network
+    return network
+
+
+def known(name: str) -> type[nn.Module]:
+    """The registered network of that name; ``ValueError`` where there is none."""
+    if name not in _KNOWN:
+        raise ValueError(f"the network {name!r} is none of {', '.join(_KNOWN)}: to save and load your own, "
+                         "put @dimlib.networks.register above its class")
+    return _KNOWN[name]
 
 
 @contextmanager
@@ -50,6 +70,26 @@ def read_tensors(path: str | Path, entry: str) -> tuple[dict[str, Tensor], dict]
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"{path} has no {entry!r} entry in a safetensors header: it is no such file") from error
     return safetensors.torch.load_file(str(path)), json.loads(header)
+
+
+class Saved(nn.Module):
+    """A module with a network ``net`` and a ``config`` (the other arguments of its ``__init__``) that has files."""
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file. ``ValueError`` for a network that is not registered, since it could not be read."""
+        name = type(self.net).__name__
+        known(name)
+        header = self.config | {"network": name, "network_config": self.net.config}
+        write_tensors(self.state_dict(), path, {"score_model": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu"):
+        """Read a model that ``save`` wrote. ``ValueError`` for any other file."""
+        weights, config = read_tensors(path, "score_model")
+        net = known(config.pop("network"))(**config.pop("network_config"))
+        model = cls(net, data_mean=weights["data_mean"], **config)
+        model.load_state_dict(weights)
+        return model.to(device)
 
 
 def write_checkpoint(path: str | Path, run: dict, history: list[tuple], modules: dict[str, nn.Module],

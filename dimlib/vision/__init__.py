@@ -1,4 +1,4 @@
-"""Networks for images: a U-Net, and a U-Net that looks at its own answer once more."""
+"""Networks for images: a U-Net, and a U-Net with a second network that corrects its output."""
 
 from .second_look import SecondLook
 from .unet import UNet

@@ -1,4 +1,4 @@
-"""A U-Net that looks at its own answer once more, with the resolution of the noise."""
+"""A U-Net, and a second network that corrects its output in steps of the size of the noise."""
 
 from collections.abc import Sequence
 
@@ -27,18 +27,18 @@ class Look(nn.Module):
 class SecondLook(UNet):
     """A U-Net, and a second network that corrects its output from the denoised image, in steps of size σ.
 
-    Grey values end at black and at white, and a family of images can have a corner there: for example, the brightest
-    pixel of each image is white. Then D depends on x sharply, within a distance σ of white, and networks learn sharp
-    functions last. As a function of (y − white)/σ, where y is the denoised image, D is not sharp. So
+    Grey values end at black and at white, and the tangent space can change suddenly there: for example, if the
+    brightest pixel of each image is white. Then D changes within a distance σ of white, and networks learn such steep
+    functions last. As a function of (y − white)/σ, where y is the denoised image, it is not steep. So
 
         y = x + U(x, log σ),    F = U + σ' G(y, bumps),    bumps: exp(−½ ((y − a)/σ' − c)²),  c = −2, …, 2,
 
-    for a = black, white, the darkest and the brightest grey value of y; σ' = σ/unit; U is the U-Net, and G are two
-    residual blocks of convolutions. Their norms make visible what only a few pixels show.
+    for a = black, white, the darkest and the brightest grey value of y; σ' is σ in units of x; U is the U-Net, and G
+    are two residual blocks of convolutions. Their norms amplify what only a few pixels show.
 
     Args:
         ends: black and white, in units of x. In a `ScoreModel` whose mean is one number: (grey − data_mean)/data_std.
-        unit: the unit of x, in units of σ. In a `ScoreModel`: data_std.
+        unit: the unit of x, divided by that of exp(log_sigma). In a `ScoreModel`: data_std/sigma_max.
         unet: all other arguments are those of `UNet`.
 
     Raises:

@@ -1,19 +1,29 @@
 """DiffusionDimension: scikit-learn's contract, known data, doubts, and refusals that say what to do."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import dimlib
 from dimlib import DiffusionDimension, ScoreModel, networks
 from dimlib.apply import estimator
+from dimlib.apply.doubts import about_the_data, about_the_noise
 from dimlib.data import exact, manifolds
-from dimlib.machine import checks
+from dimlib.machine import compute
 
-BRIEF = {"steps": 20, "n_points": 5, "width": 32}  # for what does not depend on a good network
+BRIEF = {"steps": 20, "width": 32}  # for what does not depend on a good network
 
 
 @pytest.fixture
@@ -39,7 +49,6 @@ def test_known_data(manifold, median, quiet):
     assert fitted.dimension_ == median
     new = fitted.predict(manifold.sample(20, seed=2).numpy())
     assert new.shape == (20,) and np.median(new) == median
-    assert fitted.dimension_pw_.shape == (1000,) and (fitted.dimension_pw_[:20] == fitted.predict(X[:20])).all()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
@@ -96,7 +105,7 @@ X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 @pytest.mark.parametrize("change, doubt", [
     (lambda x: np.repeat(x, 3, axis=0), "67% of the rows are duplicates"),
     (lambda x: np.c_[x, np.ones(60)], "1 of 5 columns are constant"),
-    (lambda x: x * [1, 1, 1, 1000], "columns differ in scale by more than a hundred times")])
+    (lambda x: x * [1, 1, 1, 1000], "columns differ in scale by more than 100 times")])
 def test_doubts_about_the_data(change, doubt):
     with pytest.warns(UserWarning, match=doubt):
         fitted = DiffusionDimension(**BRIEF).fit(change(X))
@@ -114,7 +123,7 @@ def test_doubt_about_noise_in_the_data():
 @pytest.mark.slow
 def test_doubt_about_too_few_rows():
     with pytest.warns(UserWarning, match=r"too few rows: from step \d+ of 600 on the network learned them by heart"):
-        DiffusionDimension(steps=600, n_points=5).fit(np.random.default_rng(0).normal(size=(40, 20)))
+        DiffusionDimension(steps=600).fit(np.random.default_rng(0).normal(size=(40, 20)))
 
 
 @pytest.mark.parametrize("bad, error, message", [
@@ -140,7 +149,7 @@ def test_other_kinds_of_numbers_are_taken(good, quiet):
 
 
 def test_what_cannot_fit_is_refused_before_it_is_trained_on(monkeypatch):
-    monkeypatch.setattr(checks, "memory", lambda device: 100.0)
+    monkeypatch.setattr(compute, "memory", lambda device: 100.0)
     monkeypatch.setattr(estimator, "train_steps", None)  # calling it would be another error
     with pytest.raises(MemoryError, match="d=4 entries needs .* use tangent_sketch"):
         DiffusionDimension().fit(X)
@@ -159,3 +168,211 @@ def test_predict_refuses_another_number_of_columns(quiet):
 def test_bad_denoisers_are_refused(denoiser, message):
     with pytest.raises(ValueError, match=message):
         DiffusionDimension(denoiser, sigmas=[5, 6]).fit(X)
+
+
+# ---------------------------------------------------------------- origin and units
+
+
+ANGLES = np.random.default_rng(1).uniform(0, 2 * np.pi, 120)
+CIRCLE = np.c_[np.cos(ANGLES), np.sin(ANGLES)]
+quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+scales = st.floats(-20, 20).map(lambda e: 10.0**e)
+offsets = st.floats(-1e6, 1e6)
+
+
+@quick
+@given(a=scales, b=offsets)
+def test_answers_do_not_depend_on_origin_and_units(a, b):
+    """The same at x and at a·x + b·a, for fit and predict; (b is in units of a: float64 has 16 digits)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        here, there = (DiffusionDimension(**BRIEF, device="cpu").fit(x) for x in (CIRCLE, a * (CIRCLE + b)))
+    assert there.sigma_ == pytest.approx(a * here.sigma_, rel=1e-3)
+    assert there.estimate_.mean == pytest.approx(here.estimate_.mean, abs=0.2)
+    assert np.mean(there.predict(a * (CIRCLE[:30] + b)) == here.predict(CIRCLE[:30])) >= 0.9
+
+
+@quick
+@given(a=scales, b=offsets)
+def test_a_frame_maps_the_data_to_the_same_numbers(a, b):
+    here, there = estimator._frame(CIRCLE), estimator._frame(a * (CIRCLE + b))
+    assert there.unit == pytest.approx(a * here.unit, rel=1e-6)
+    assert np.allclose(there.into(a * (CIRCLE + b)), here.into(CIRCLE), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [
+    lambda x: x + [0, 100], lambda x: 0.01 * x + [47.3, 8.5], lambda x: np.c_[x / x.std(0)] + [300, 1000],
+    lambda x: np.c_[x, np.full(len(x), 1.7e9)], lambda x: x + 1e7],
+    ids=["offset", "GPS", "weather", "time stamp", "1e7"])
+def test_a_circle_is_a_circle_wherever_it_is(change, quiet):
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, 1000)
+    fitted = DiffusionDimension(steps=300, batch_size=200).fit(change(np.c_[np.cos(angles), np.sin(angles)]))
+    assert fitted.dimension_ == 1
+
+
+def test_the_trained_denoiser_works_in_the_units_of_the_data(quiet):
+    fitted = DiffusionDimension(**BRIEF).fit(1e6 + 3 * CIRCLE)
+    x = torch.tensor(1e6 + 3 * CIRCLE[:5])
+    assert torch.allclose(fitted.denoiser_(x, fitted.sigma_), x, atol=3) and fitted.denoiser_(x, 0.3).dtype == x.dtype
+    found = dimlib.spectrum(fitted.denoiser_, x, fitted.sigma_, seed=fitted._seed)
+    assert (found.dimension() == fitted.predict(x.numpy())).mean() >= 0.8
+    assert fitted.denoiser_.sigma_min <= fitted.sigma_ < fitted.denoiser_.sigma_max
+
+
+# ---------------------------------------------------------------- doubts
+
+
+def rows(n=300, d=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+def ring(n=400):
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, n)
+    return np.c_[np.cos(angles), np.sin(angles)]
+
+
+def with_code(x, share, value):
+    x = x.copy()
+    x[:: int(1 / share), 0] = value
+    return x
+
+
+@pytest.mark.parametrize("x, doubt", [
+    (np.r_[rows(), [[1e3, 0, 0]]], "1 of 301 rows are outliers"),
+    (with_code(rows(), 0.01, -9999), "3 of 300 rows are outliers, .* a missing value such as -9999"),
+    (np.random.default_rng(0).integers(1, 6, size=(300, 4)), "4 of 4 columns hold values on a grid, such as whole"),
+    (np.c_[rows(), rows()[:, 0] > 0], "1 of 4 columns hold values on a grid")])
+def test_outliers_and_grids_are_doubts(x, doubt):
+    with pytest.warns(UserWarning, match=doubt):
+        DiffusionDimension(**BRIEF).fit(x)
+
+
+@pytest.mark.parametrize("x", [rows(), ring(), rows() ** 2, np.random.default_rng(0).exponential(size=(1000, 5))])
+def test_ordinary_data_have_neither_outliers_nor_a_grid(x):
+    assert about_the_data(x, 0.02) == []
+
+
+def test_a_constant_column_is_no_difference_of_scale():
+    """0.1 has no exact float32, and its mean of many differs from it by rounding."""
+    x = np.c_[rows(1000), np.full(1000, 0.1)].astype(np.float32)
+    assert about_the_data(x, 0.02) == ["1 of 4 columns are constant"]
+
+
+@pytest.mark.parametrize("means, doubt", [([2.0, 1.0, 1.0], True), ([1.58, 1.0, 1.0], True), ([1.3, 1.0, 1.0], False)])
+def test_noise_of_a_hypersurface_raises_the_dimension_by_one_only(means, doubt):
+    found = about_the_noise(np.array(means), np.array([0.01, 0.1, 0.3]), 1.0, (0.1, 0.3))
+    assert bool(found) == doubt
+
+
+def test_noise_that_fills_the_plane_is_doubted(quiet):
+    """A line of thickness 0.03 in R²: dimension 2 below it and 1 above, a rise of one only."""
+    line = manifolds.Plane(2, 2, std=[1, 0.03], seed=0)
+    fitted = DiffusionDimension(exact.denoiser(line), sigmas=np.geomspace(0.012, 0.3, 8)).fit(line.sample(400).numpy())
+    assert fitted.dimension_ == 1 and any("rises to 2.0" in text for text in fitted.estimate_.warnings)
+
+
+# ---------------------------------------------------------------- state and parameters
+
+
+def test_a_second_fit_forgets_the_first(quiet):
+    fitted = DiffusionDimension(**BRIEF)
+    assert fitted.fit_transform_pw(X).shape == (60,) and fitted.dimension_pw_.shape == (60,)
+    fitted.fit(X[:40])
+    assert not hasattr(fitted, "dimension_pw_")
+
+
+def test_looking_for_an_attribute_starts_no_work(monkeypatch, quiet):
+    fitted = DiffusionDimension(**BRIEF).fit(X)
+    monkeypatch.setattr(estimator, "spectrum", None)
+    assert not hasattr(fitted, "dimension_pw_")
+
+
+def test_a_pickle_holds_no_rows_and_answers_the_same(quiet):
+    few, many = (DiffusionDimension(**BRIEF).fit(rows(n)) for n in (200, 20_000))
+    sizes = [len(pickle.dumps(fitted)) for fitted in (few, many)]
+    assert sizes[1] < sizes[0] + 100_000
+    again = pickle.loads(pickle.dumps(few))
+    assert (again.predict(rows(20, seed=1)) == few.predict(rows(20, seed=1))).all()
+
+
+@pytest.mark.parametrize("bad, error", [
+    ({"sigmas": [0.1]}, ValueError), ({"sigmas": 0.1}, ValueError), ({"sigmas": [0.1, -0.2]}, ValueError),
+    ({"sigmas": [0.1, float("nan")]}, ValueError), ({"sigmas": "0.1"}, ValueError), ({"sigmas": ["a", "b"]}, TypeError),
+    ({"n_points": 0}, ValueError), ({"n_points": -5}, ValueError), ({"n_points": 50}, ValueError),
+    ({"width": 0}, ValueError), ({"steps": 0}, ValueError), ({"steps": 150.0}, TypeError),
+    ({"batch_size": 10.0}, TypeError), ({"batch_size": 0}, ValueError), ({"steps": True}, TypeError)])
+def test_bad_parameters_are_refused_before_the_training(bad, error, monkeypatch):
+    monkeypatch.setattr(estimator, "train_steps", None)  # calling it would be another error
+    (name, _), = bad.items()
+    with pytest.raises(error, match=f"{name}="):
+        DiffusionDimension(**bad).fit(X)
+
+
+@pytest.mark.parametrize("n_points", [1, 6])
+def test_as_many_points_as_asked_for(n_points, quiet):
+    assert len(DiffusionDimension(**BRIEF, n_points=n_points).fit(X).estimate_.dimension()) == n_points
+
+
+def test_levels_stay_within_the_range_of_a_given_denoiser(quiet):
+    plane = manifolds.Plane(2, 4, seed=1)
+    limited = exact.denoiser(plane)
+    limited.sigma_min, limited.sigma_max = 0.05, 0.2
+    fitted = DiffusionDimension(limited).fit(plane.sample(200).numpy())
+    assert fitted.curve_.sigmas[[0, -1]] == pytest.approx([0.05, 0.2]) and fitted.dimension_ == 2
+    limited.sigma_min, limited.sigma_max = 50, 100
+    with pytest.raises(ValueError, match="the denoiser is for noise levels from 50 to 100, .* the same units"):
+        DiffusionDimension(limited).fit(plane.sample(200).numpy())
+
+
+def test_the_default_dtype_does_not_matter(quiet):
+    found = []
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            found.append(DiffusionDimension(**BRIEF).fit(X).curve_.dimension())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found[0].shape == found[1].shape
+
+
+def test_the_recipe_s_levels_and_range(quiet):
+    """Neighbours 0.08 apart: the smallest level is a quarter of that; the largest is half a unit, trained are three."""
+    x = np.stack(np.meshgrid(0.08 * np.arange(30), 0.08 * np.arange(30)), -1).reshape(-1, 2)
+    x = x[np.random.default_rng(0).permutation(len(x))]
+    fitted = DiffusionDimension(**BRIEF).fit(x)
+    unit = fitted.denoiser_.frame.unit
+    assert fitted.curve_.sigmas[[0, -1]] == pytest.approx([0.02, unit / 2]) and len(fitted.curve_.sigmas) == 8
+    assert fitted.denoiser_.sigma_max == pytest.approx(3 * unit)
+
+
+def test_the_weights_kept_are_the_last_within_five_percent_of_the_best(monkeypatch, quiet):
+    """Looks every 50 steps: 9.3 is near enough to 9, and 9.6 is not."""
+    losses, seen = iter([10, 9, 9.3, 9.6, 20]), []
+
+    def loss(model, *_):
+        seen.append(copy.deepcopy(model.state_dict()))
+        return next(losses)
+
+    monkeypatch.setattr(estimator, "_loss", loss)
+    fitted = DiffusionDimension(steps=250, width=16, device="cpu").fit(X)
+    kept = fitted._inner.state_dict()
+    assert [all(torch.equal(state[k], kept[k]) for k in kept) for state in seen] == [False, False, True, False, False]
+
+
+# ---------------------------------------------------------------- scikit-learn's habits
+
+
+def test_transform_is_a_column_with_a_name(quiet):
+    pandas = DiffusionDimension(**BRIEF).set_output(transform="pandas").fit(X).transform(X)
+    assert list(pandas.columns) == ["dimension"] and pandas.shape == (60, 1)
+    fitted = DiffusionDimension(**BRIEF).fit(X)
+    assert fitted.transform(X).shape == (60, 1) and fitted.predict(X).shape == (60,)
+
+
+def test_it_stands_in_unions_pipelines_and_column_transformers(quiet):
+    union = FeatureUnion([("pca", PCA(2)), ("dimension", DiffusionDimension(**BRIEF))]).fit(X)
+    assert union.transform(X).shape == (60, 3) and union.get_feature_names_out()[-1] == "dimension__dimension"
+    columns = ColumnTransformer([("d", DiffusionDimension(**BRIEF), [0, 1, 2])], remainder="passthrough").fit(X)
+    assert columns.transform(X).shape == (60, 2)
+    assert make_pipeline(StandardScaler(), DiffusionDimension(**BRIEF)).fit(X).predict(X).shape == (60,)

@@ -1,8 +1,11 @@
 """Models of diffusers and of others: networks that predict exactly give back the exact denoiser."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +199,48 @@ def test_any_network_denoises_as_a_step_of_its_scheduler_does(name, kind):
         assert torch.allclose(from_diffusers(network, scheduler)(x, sigma), expected, atol=1e-4, rtol=1e-4)
 
 
+PURE_NOISE = {"prediction_type": "v_prediction", "beta_schedule": "linear", "rescale_betas_zero_snr": True}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["DDPMScheduler", "DDIMScheduler", "CogVideoXDDIMScheduler", "EulerDiscreteScheduler",
+     "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"],
+)  # fmt: skip
+def test_models_trained_to_pure_noise(name):
+    """Four of them write 2⁻²⁴ for the last ᾱ, more than the one before it. It is pure noise, and left out."""
+    scheduler = getattr(diffusers, name)(**PURE_NOISE)
+    before = scheduler.alphas_cumprod.clone()
+    network = says("v_prediction", preserving(scheduler.alphas_cumprod[:-1]))
+    denoiser = from_diffusers(network, scheduler)
+    assert_is_the_plane(denoiser, atol=1e-6)
+    assert denoiser.sigma_max == pytest.approx(scheduler.alphas_cumprod[-2].item() ** -0.5)
+    assert torch.equal(scheduler.alphas_cumprod, before)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler",
+                                  "EulerAncestralDiscreteScheduler"])  # fmt: skip
+def test_pure_noise_models_denoise_as_diffusers_does(name):
+    """v prediction is converted as diffusers converts it, and at the times of its steps."""
+    scheduler = getattr(diffusers, name)(**PURE_NOISE)
+    scheduler.set_timesteps(10)
+    weights = torch.randn(3, 3)
+
+    def network(x, t):
+        return torch.einsum("ij,bjhw->bihw", weights, x).sin() + t.view(-1, 1, 1, 1) / 1000
+
+    for i in (2, 6):
+        scheduler._step_index = i
+        t, sigma, x = scheduler.timesteps[i], scheduler.sigmas[i].item(), torch.randn(2, 3, 4, 4)
+        x_t = x / (1 + sigma**2) ** 0.5
+        said = network(x_t, t.float().expand(2))
+        if "Euler" in name:
+            expected = scheduler.step(said, t, x).pred_original_sample
+        else:
+            expected = scheduler.convert_model_output(said, sample=x_t)
+        assert torch.allclose(from_diffusers(network, scheduler)(x, sigma), expected, atol=1e-3, rtol=1e-3)
+
+
 def noise_model(alphas=None, sigmas=None, **more):
     alphas = ALPHAS_BAR.sqrt() if alphas is None else alphas
     sigmas = (1 - ALPHAS_BAR).sqrt() if sigmas is None else sigmas
@@ -295,6 +340,13 @@ def test_class_labels_are_passed_on_and_repeated():
         assert torch.allclose(second(x, 0.5), x - 0.5 * noise, atol=1e-5)
 
 
+@pytest.mark.parametrize("label", [3, np.int64(3), torch.tensor(3)])
+def test_a_class_label_may_be_a_number(label):
+    network, scheduler, x = unet(num_class_embeds=5), diffusers.DDPMScheduler(), torch.randn(4, 3, 8, 8)
+    one, same = (from_diffusers(network, scheduler, class_labels=c)(x, 0.5) for c in (label, torch.tensor([3])))
+    assert torch.allclose(one, same, atol=1e-6)
+
+
 def test_text_conditioning_is_passed_on():
     torch.manual_seed(1)
     network = diffusers.UNet2DConditionModel(
@@ -341,6 +393,88 @@ def test_a_half_precision_network_is_called_in_its_own_precision(half, atol):
         assert not torch.equal(answer.float(), full)
 
 
+@pytest.mark.parametrize("half, atol", [(torch.float16, 0.005), (torch.bfloat16, 0.04)])
+def test_half_precision_points(half, atol):
+    """The answer has their dtype, and its only error is their rounding."""
+    network, x = unet(), torch.randn(4, 3, 8, 8).to(half)
+    for denoiser in (from_diffusers(network, diffusers.DDPMScheduler()), noise_model_of_sines()):
+        answer = denoiser(x, 3.0)
+        assert answer.dtype == half
+        assert torch.allclose(answer.float(), denoiser(x.float(), 3.0), atol=atol, rtol=atol)
+
+
+def test_half_precision_points_at_large_noise():
+    """Factors of D such as σ² = 90 000, which are infinite in half precision, are used in single precision."""
+
+    def network(x_t, t):
+        return -x_t / (1 + t.view(-1, 1) ** 2)
+
+    x = 300 * torch.randn(4, 5).half()
+    assert from_diffusers(network, diffusers.ScoreSdeVeScheduler())(x, 300.0).abs().max() < 0.5  # rounding of x
+
+
+def test_points_that_require_a_gradient():
+    denoiser, x = noise_model_of_sines(), torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(denoiser(x, 0.5).sum(), x)
+    assert torch.allclose(slope, 1 - 0.5 / 1.25**0.5 * (x / 1.25**0.5).cos(), atol=1e-9)
+
+
+def sines(x_t, t):
+    return x_t.sin()
+
+
+def noise_model_of_sines():
+    return from_noise_prediction(sines, ALPHAS_BAR.sqrt(), (1 - ALPHAS_BAR).sqrt())
+
+
+def test_what_a_scheduler_predicts_can_be_its_attribute():
+    """Without settings, or with settings that do not say it; settings need not be a dictionary."""
+    bar, expected = ALPHAS_BAR, from_diffusers(sines, diffusers.DDPMScheduler(prediction_type="v_prediction"))
+    for scheduler in (
+        SimpleNamespace(alphas_cumprod=bar, prediction_type="v_prediction"),
+        SimpleNamespace(alphas_cumprod=bar, prediction_type="v_prediction", config={"num_train_timesteps": 1000}),
+        SimpleNamespace(alphas_cumprod=bar, config=SimpleNamespace(prediction_type="v_prediction")),
+        type("Own", (), {"alphas_cumprod": bar, "prediction_type": property(lambda self: "v_prediction")})(),
+    ):
+        x = torch.randn(3, 5)
+        assert torch.allclose(from_diffusers(sines, scheduler)(x, 0.5), expected(x, 0.5), atol=1e-5)
+
+
+SCHEDULERS = [
+    diffusers.DDPMScheduler(), diffusers.DPMSolverMultistepScheduler(**PURE_NOISE), diffusers.EDMEulerScheduler(),
+    diffusers.EDMDPMSolverMultistepScheduler(prediction_type="v_prediction"), diffusers.ScoreSdeVeScheduler(),
+    diffusers.FlowMatchEulerDiscreteScheduler(),
+    diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", timestep_type="continuous", sigma_min=0.002,
+                                     sigma_max=700.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy], ids=["pickle", "copy"])
+def test_a_copy_gives_the_same_values(copied):
+    network, x = unet(num_class_embeds=5), torch.randn(2, 3, 8, 8)
+    embedding = torch.ones(1, 5, requires_grad=True).exp()  # not a leaf, which torch does not copy
+    denoisers = [from_diffusers(network, scheduler, class_labels=3) for scheduler in SCHEDULERS]
+    denoisers.append(from_diffusers(sines_and_more, SCHEDULERS[0], added={"text": embedding}))
+    factors = (bar.sqrt().requires_grad_() * 1 for bar in (ALPHAS_BAR, 1 - ALPHAS_BAR))
+    denoisers.append(from_noise_prediction(sines, *factors))
+    for denoiser in denoisers:
+        other = copied(denoiser)
+        assert repr(other) == repr(denoiser)
+        assert torch.equal(other(x, 0.5), denoiser(x, 0.5))
+    assert copied(denoisers[0]).network is not denoisers[0].network
+
+
+def sines_and_more(x_t, t, added):
+    return x_t.sin() + added["text"].sum(1)[:, None, None, None]
+
+
+def test_an_estimator_with_a_denoiser_can_be_pickled():
+    estimator = dimlib.DiffusionDimension(noise_model_of_sines(), sigmas=[0.5])
+    other = pickle.loads(pickle.dumps(estimator))
+    x = torch.randn(2, 5)
+    assert torch.equal(other.denoiser(x, 0.5), estimator.denoiser(x, 0.5))
+
+
 def test_a_learned_variance_is_left_out():
     def network(x, t):
         return torch.cat([x.sin(), torch.full_like(x, torch.nan)], dim=1)
@@ -357,10 +491,41 @@ def test_short_repr():
 
 # Bad input.
 
-@pytest.mark.parametrize("sigma", [0.005, 200, float("nan"), torch.tensor([0.1, 0.005])])
+@pytest.mark.parametrize(
+    "sigma", [0.005, 200, 0, -0.1, float("nan"), float("inf"), torch.tensor([0.1, 0.005]), torch.tensor([0.1, -1]),
+              torch.tensor([np.nan, 0.1]), np.array([0.1, 200]), torch.tensor(0)],
+)  # fmt: skip
 def test_sigma_outside_of_the_range(sigma):
     with pytest.raises(ValueError, match="outside this model's range, 0.01 to 157.4"):
         noise_model()(noisy(0.1, 2), sigma)
+
+
+@pytest.mark.parametrize("sigma", [torch.full((3,), 0.1), torch.full((2, 1), 0.1), torch.ones(1, 1), torch.ones(0)])
+def test_sigma_of_another_shape(sigma):
+    shape = str(tuple(sigma.shape)).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=rf"sigma has shape {shape}, and x has 2 rows: give one number"):
+        noise_model()(noisy(0.1, 2), sigma)
+
+
+@pytest.mark.parametrize("sigma", [None, "0.1", 1j])
+def test_sigma_that_is_no_number(sigma):
+    with pytest.raises(TypeError, match="sigma=.* does not hold numbers: give numbers, or a tensor"):
+        noise_model()(noisy(0.1, 2), sigma)
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (torch.ones(2, 5, dtype=torch.int64), "x has dtype torch.int64: convert it"),
+        (torch.ones(2, 5, dtype=torch.complex64), "x has dtype torch.complex64"),
+        (torch.ones(5), "x must be a tensor of points"),
+        (np.ones((2, 5)), "x must be a tensor of points.*ndarray"),
+        (torch.full((2, 5), torch.nan), "NaN"),
+    ],
+)
+def test_points_that_are_not_real_numbers(x, message):
+    with pytest.raises(ValueError, match=message):
+        noise_model_of_sines()(x, 0.5)
 
 
 def test_the_range_forgives_rounding():
@@ -397,6 +562,57 @@ def test_conditioning_of_another_length():
         from_diffusers(unet(), diffusers.DDPMScheduler(), class_labels=torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="added.text has length 3"):
         from_diffusers(unet(), diffusers.DDPMScheduler(), added={"text": torch.ones(3, 4)})
+
+
+def test_a_class_label_that_is_no_number():
+    for label in ("cat", 2.5, [3]):
+        with pytest.raises(TypeError, match=f"class_labels is a {type(label).__name__}: give a whole number"):
+            from_diffusers(unet(), diffusers.DDPMScheduler(), class_labels=label)
+
+
+def pipeline():
+    return diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler())
+
+
+@pytest.mark.parametrize(
+    "network, scheduler, message",
+    [
+        (unet, lambda: diffusers.DDPMScheduler, "scheduler is the class DDPMScheduler: give an object, made"),
+        (lambda: diffusers.UNet2DModel, diffusers.DDPMScheduler, "unet is the class UNet2DModel: give an object"),
+        (pipeline, diffusers.DDPMScheduler, "unet is a whole pipeline, DDPMPipeline: .* pipeline.unet, and"),
+        (unet, pipeline, "scheduler is a whole pipeline, DDPMPipeline"),
+        (lambda: SimpleNamespace(unet=unet(), scheduler=None), diffusers.DDPMScheduler, "unet is a whole pipeline"),
+        (diffusers.DDPMScheduler, unet, "type DDPMScheduler, and scheduler of the type UNet2DModel: give"),
+        (diffusers.DDPMScheduler, lambda: sines, "unet is of the type DDPMScheduler.*function"),
+        (lambda: None, diffusers.DDPMScheduler, "unet is of the type NoneType"),
+        (lambda: "google/ddpm-cat-256", diffusers.DDPMScheduler, "unet is of the type str"),
+    ],
+)
+def test_something_else_in_the_place_of_a_network_or_a_scheduler(network, scheduler, message):
+    with pytest.raises(TypeError, match=message):
+        from_diffusers(network(), scheduler())
+
+
+def test_a_scheduler_that_predicts_two_things():
+    """diffusers itself goes by the settings, so the attribute has no effect there."""
+    scheduler = diffusers.DDPMScheduler()
+    scheduler.prediction_type = "v_prediction"
+    with pytest.raises(ValueError, match="prediction_type is 'v_prediction', but scheduler.config has 'epsilon': make"):
+        from_diffusers(sines, scheduler)
+    scheduler.prediction_type = "epsilon"
+    from_diffusers(sines, scheduler)
+
+
+@pytest.mark.parametrize("function", [None, "unet", diffusers.UNet2DModel])
+def test_something_else_in_the_place_of_a_function(function):
+    with pytest.raises(TypeError, match="function must be a function or a network"):
+        from_noise_prediction(function, [0.9, 0.5], [0.1, 0.5])
+
+
+@pytest.mark.parametrize("alphas", [None, "linear", [0.9, None]])
+def test_a_schedule_that_is_no_numbers(alphas):
+    with pytest.raises(TypeError, match="alphas=.* does not hold numbers: give numbers, or a tensor"):
+        from_noise_prediction(sines, alphas, [0.1, 0.5])
 
 
 @pytest.mark.parametrize("scheduler", [diffusers.IPNDMScheduler(), diffusers.VQDiffusionScheduler(9), None])

@@ -191,3 +191,42 @@ def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     finally:
         torch.set_float32_matmul_precision(before)
     assert seen == {(False, "highest")}
+
+
+READOUTS = [flipd, denoising_loss, jacobian_spectrum, tangent_sketch]
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), torch.tensor(-1.0)])
+def test_a_noise_level_that_is_none_is_refused(readout, sigma):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        readout(lambda x, sigma: x, torch.ones(2, 3), sigma)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_a_denoiser_that_works_in_place_changes_neither_answer_nor_data(readout):
+    def in_place(x, sigma):
+        x[:, 3:] *= 0
+        return x
+
+    x = torch.cat([torch.randn(2, 3), torch.zeros(2, 3)], dim=1)
+    before = x.clone()
+    found = readout(in_place, x, 0.1)
+    dimension = found.dimension()
+    assert np.allclose(dimension, 3, atol=1.5 if readout is denoising_loss else 1e-4) and torch.equal(x, before)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_of_the_caller_do_not_matter(case, readout, mode):
+    denoiser, x, manifold = case
+    with mode():
+        found = readout(denoiser, x.clone(), SIGMA).dimension()
+    assert np.allclose(found, readout(denoiser, x, SIGMA).dimension())
+
+
+@pytest.mark.parametrize("k, evaluations", [(12, 64), (13, 128)])
+def test_the_sketch_stops_after_four_directions_that_are_not_tangent(k, evaluations):
+    plane = Plane(k, 60, seed=1)
+    found = tangent_sketch(exact.denoiser(plane), plane.sample(2), 0.01)
+    assert found.dimension().tolist() == [k] * 2 and found.n_evaluations == evaluations

@@ -1,0 +1,63 @@
+"""Reasons to doubt an answer that only the data show, in words."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["about_the_data", "about_the_noise"]
+
+RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
+DUPLICATES = 0.01      # share of the rows
+FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
+FAR_IN_COLUMN = 50     # ... or, in one column, that many times as far as half of the values
+SCALES = 100           # ratio of the standard deviations of two columns
+
+
+def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple[float, float]) -> list[str]:
+    """Doubts because of the mean dimensions (S,) at noise levels below the plateau, whose mean dimension is given."""
+    below = means[sigmas < 0.999 * plateau[0]]
+    if not len(below) or below.max() <= mean + RISE:
+        return []
+    return [f"below σ = {plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of about that "
+            "size, or the network has not learned such detail"]
+
+
+def about_the_data(x: NDArray, sigma: float) -> list[str]:
+    """Doubts because of duplicates, outliers and columns of x, shape ``(N, *shape)``, for an answer at sigma."""
+    rows = x.reshape(len(x), -1)
+    duplicates = 1 - len(np.unique(rows, axis=0)) / len(rows)
+    constant = rows.max(0) == rows.min(0)
+    free = rows[:, ~constant]
+    outliers = _outliers(free)
+    coarse = int((_steps(free) > sigma).sum())
+    spread = free.std(0)
+    table = x.ndim == 2
+    doubts = [
+        (duplicates > DUPLICATES,
+         f"{duplicates:.0%} of the rows are duplicates, and are learned by heart: remove them"),
+        (table and outliers,
+         f"{outliers} of {len(rows)} rows are outliers, very far from the others: remove them or, if they hold a code "
+         "for a missing value such as -9999, impute it"),
+        (table and coarse,
+         f"{coarse} of {rows.shape[1]} columns hold values on a grid, such as whole numbers, with steps larger than "
+         f"σ = {sigma:.3g}: below its steps a grid has dimension 0"),
+        (table and constant.any(), f"{constant.sum()} of {rows.shape[1]} columns are constant"),
+        (table and spread.max() > SCALES * spread.min(),
+         f"the columns differ in scale by more than {SCALES} times, and σ is the same for all: rescale columns of "
+         "different units")]
+    return [text for holds, text in doubts if holds]
+
+
+def _outliers(rows: NDArray) -> int:
+    """Number of rows that are far from the others, as a whole or in one column."""
+    off = np.abs(rows - np.median(rows, axis=0))
+    size = np.linalg.norm(off, axis=1)
+    typical = np.median(off, axis=0)
+    usual = typical > 0                                                    # half of the values are not the same
+    far = (off[:, usual] > FAR_IN_COLUMN * typical[usual]).any(axis=1)
+    return int((far | (size > FAR * np.median(size))).sum())
+
+
+def _steps(rows: NDArray) -> NDArray:
+    """The smallest distance between two different values of each column, shape (d,)."""
+    gaps = np.diff(np.sort(rows, axis=0), axis=0)
+    return np.where(gaps > 0, gaps, np.inf).min(axis=0)

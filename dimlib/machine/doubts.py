@@ -1,0 +1,73 @@
+"""Reasons to doubt an answer, in words."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
+
+DRIFT = 0.3          # a larger change of the mean dimension along a plateau is a slope
+SHARE = 0.1          # of the points: more are not an exception
+SIMILAR = 2 / 3      # of the length of the plateau: another one as long is as good
+
+
+def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
+    """The largest excess of the denoising loss over k that is no doubt: a missed normal direction costs about 1.
+
+    A tenth of k more, since the loss of a perfect denoiser is k for small σ only; a hundredth for each of the d
+    directions, since none is learned perfectly.
+    """
+    return 1 + 0.1 * k + 0.01 * d
+
+
+def about_the_plateau(answers: NDArray, sigmas: NDArray, runs: list[tuple[int, int]], first: int,
+                      last: int) -> list[str]:
+    """Doubts about the plateau from level ``first`` to ``last``.
+
+    Args:
+        answers: dimension at each noise level and point, shape (S, P).
+        sigmas: noise levels, shape (S,).
+        runs: first and last level of all plateaus.
+    """
+    means, found = answers.mean(1), []
+    here = means[first:last + 1]
+    others = np.delete(means, np.s_[first:last + 1])
+    if first == last:
+        found.append("no plateau: the dimension changes with every noise level; read the curve, not one number"
+                     if (others >= 0.5).any() or not len(others) else
+                     f"only σ = {sigmas[first]:.3g} has a dimension, all other noise levels give 0: use levels near it")
+    if np.ptp(here) > DRIFT:
+        found.append(f"the dimension changes from {here[0]:.2f} to {here[-1]:.2f} along its plateau: it may be a slope")
+    length = np.log(sigmas[last] / sigmas[first])
+    for i, j in runs:
+        apart, as_long = j < first or i > last, np.log(sigmas[j] / sigmas[i]) >= SIMILAR * length
+        if i < j and apart and as_long and means[i] >= 0.5 and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
+            found.append(f"another plateau, σ = {sigmas[i]:.3g} to {sigmas[j]:.3g}, has the dimension "
+                         f"{means[i:j + 1].mean():.3g}: data can have one at each scale")
+            break
+    return found
+
+
+def about_the_answer(answer: NDArray, d: int, n_scores: float, excess: float, disagreement: float,
+                     weak: float) -> list[str]:
+    """Doubts about the dimension at P points, shape (P,), at one noise level.
+
+    Args:
+        d, n_scores: ambient dimension, and number of scores K.
+        excess: denoising loss minus dimension, mean over the points.
+        disagreement, weak: shares of the points where the rules disagree, and where there is no clear gap.
+    """
+    median = np.median(answer)
+    unlike = np.abs(answer - median) > max(0.5, 0.1 * median)
+    values, counts = np.unique(answer, return_counts=True)
+    common = sorted(values[np.argsort(-counts)[:4]])
+    shares = ", ".join(f"{v:g} at {np.mean(answer == v):.0%}" for v in common)
+    doubts = [
+        (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
+        (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
+        (unlike.mean() > SHARE, f"the points differ ({shares} of them): the mean is one of unlike points"),
+        (disagreement > SHARE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
+        (weak > SHARE, f"no two populations of singular values at {weak:.0%} of the points"),
+        (excess > largest_excess(answer.mean(), d),
+         f"the denoising loss is {excess:.1f} above the dimension: the denoiser is not exact at this noise level "
+         "(train longer, if it was trained), or σ is too large for the curvature of the data")]
+    return [text for holds, text in doubts if holds]
