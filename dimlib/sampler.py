@@ -73,16 +73,15 @@ def heun(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -
 
 
 def euler_maruyama(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
-    """x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε from σ to σ': the reverse VE SDE (Song et al. 2021). One evaluation."""
-    variance = high**2 - low**2
+    """Euler–Maruyama on the reverse VE SDE (Song et al. 2021). One evaluation."""
+    variance = high**2 - low**2                                            # x + (σ² − σ'²) s(x, σ) + √(σ² − σ'²) ε
     return x - variance / high * noise_prediction(denoiser, x, high) + variance**0.5 * noise()
 
 
 def predictor_corrector(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
-    """Euler–Maruyama, then a Langevin step x + τ s(x, σ') + √(2τ) ε of size τ = (0.16 σ')² at the lower level σ'
-    (Song et al. 2021, Algorithm 2). Two evaluations."""
+    """Euler–Maruyama, then one Langevin step at the lower level (Song et al. 2021, Algorithm 2). Two evaluations."""
     x = euler_maruyama(denoiser, x, high, low, noise)
-    size = (0.16 * low) ** 2
+    size = (0.16 * low) ** 2                                               # x + τ s(x, σ') + √(2τ) ε, τ = (0.16 σ')²
     return x - size / low * noise_prediction(denoiser, x, low) + (2 * size) ** 0.5 * noise()
 
 

@@ -36,7 +36,7 @@ def score_at(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
 def beside(sigma: float | Tensor, x: Tensor) -> Tensor:
     """sigma with the shape (B, 1, …, 1), so that it multiplies x of shape ``(B, *shape)`` point by point."""
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    return sigma.expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    return sigma.flatten().expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 PARAMETRISATIONS = {  # σ, s → skip, out, scale of D(x, σ) = skip · x + out · F(x/scale, log σ)
