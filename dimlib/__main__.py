@@ -1,5 +1,8 @@
 """The command ``python -m dimlib DATA``: see `dimlib.apply.command`."""
 
-from .apply.command import run
+import sys
 
-run()
+from .apply.program import run
+
+if __name__ == "__main__":
+    sys.exit(run())

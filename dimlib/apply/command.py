@@ -1,25 +1,31 @@
-"""The dimension of a data file on the command line: python -m dimlib data.npy"""
+"""The dimension of a data file on the command line: python -m dimlib data.npy
+
+The exit code is 0 for an answer without doubts, and 3 for one with doubts; 2 for wrong usage, for data that cannot be
+used, and for a report that cannot be written; 4 for a fault in dimlib; 130 if it was interrupted. (Python's own is 1.)
+"""
 
 import argparse
 import sys
+import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..curve import DimensionCurve, Estimate
+from ..machine.checks import default_scores
 from ..machine.compute import choose_device
 from ..machine.tensors import replacing
 from . import files
-from .estimator import HELD_OUT, LEVELS, DiffusionDimension
+from .estimator import HELD_OUT, LEVELS, MOST_POINTS, DiffusionDimension
 
 MOST_COLUMNS = 4096  # d × d matrices at every point: more would take days
 RECIPE = DiffusionDimension()
 
-CODES = """exit code:  0  an answer, without doubts    1  an answer, with doubts
-            2  wrong usage, or data that cannot be used    3  a fault in dimlib"""
+CODES = """exit code:  0  an answer, without doubts     3  an answer, with doubts
+            2  wrong usage, data that cannot be used, or a report not written
+            4  a fault in dimlib              130  interrupted"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,25 +35,27 @@ def main(argv: list[str] | None = None) -> int:
         _check(options)
         x, words = files.read(options.data, options.key)
         n, d = len(x), x[0].size
-        points = min(RECIPE.n_points, max(1, int(HELD_OUT * n)))
-        levels = len(options.sigmas or range(LEVELS))
-        print(f"{options.data}: {words}, {n} rows, {d} columns\n"
-              f"needs {options.steps} training steps, then {points} points × {4 * d} scores × {levels} noise levels = "
-              f"{points * 4 * d * levels} evaluations", flush=True)
+        words = f"{words}, {n} rows, {d} columns"
+        print(f"{options.data}: {words}", flush=True)
         if d > MOST_COLUMNS:
             raise ValueError(f"{d} columns are too many for spectra, {MOST_COLUMNS} the most: scale images down, or "
                              "keep the first principal components")
+        points, scores = min(MOST_POINTS, max(1, int(HELD_OUT * n))), default_scores(d)
+        levels = len(set(options.sigmas or range(LEVELS)))
+        print(f"needs {options.steps} training steps, then {points} points × {scores} scores × {levels} noise levels = "
+              f"{points * scores * levels} evaluations", flush=True)
         started = time.perf_counter()
         found = DiffusionDimension(sigmas=options.sigmas, steps=options.steps, random_state=options.seed,
                                    device=options.device, verbose=True).fit(x)  # which prints the estimate
         _print_curve(found.curve_, found.estimate_)
-        print(f"{time.perf_counter() - started:.0f} seconds")
+        print(f"{time.perf_counter() - started:.0f} seconds", flush=True)
         if options.report:
-            write_report(options.report, found, f"{Path(options.data).name}: {words}, {n} rows, {d} columns")
-    except (ValueError, TypeError, FloatingPointError, ImportError, OSError, MemoryError) as error:
+            write_report(options.report, found, f"{Path(options.data).name}: {words}")
+    except (ValueError, TypeError, FloatingPointError, ImportError, OSError, MemoryError,
+            torch.OutOfMemoryError) as error:
         print("python -m dimlib: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    return 1 if found.estimate_.warnings else 0
+    return 3 if found.estimate_.warnings else 0
 
 
 def _parser():
@@ -78,8 +86,14 @@ def _check(options):
     if options.report:
         from ..book import plotting  # noqa: F401 (is it there?)
 
-        if options.report.suffix.lower() != ".png" or not options.report.absolute().parent.is_dir():
+        folder = options.report.absolute().parent
+        if options.report.suffix.lower() != ".png" or options.report.is_dir() or not folder.is_dir():
             raise ValueError(f"--report {options.report}: give the name of a png file in a folder that exists")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise OSError(f"--report {options.report}: its folder cannot be written to ({error.strerror}): choose "
+                          "another") from error
 
 
 def _print_curve(curve: DimensionCurve, estimate: Estimate) -> None:
@@ -111,16 +125,9 @@ def write_report(path: Path, found: DiffusionDimension, title: str) -> None:
     axes[1, 1].axis("off")
     axes[1, 1].text(0, 1, str(found.estimate_), va="top", wrap=True)
     figure.suptitle(title)
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, format="png")
-
-
-def run() -> None:
-    """Run `main` as a program, and exit with its code."""
-    sys.stdout.reconfigure(errors="replace")  # for terminals without a σ
     try:
-        code = main()
-    except Exception:
-        traceback.print_exc()
-        code = 3
-    sys.exit(code)
+        with replacing(path) as unfinished:
+            figure.savefig(unfinished, format="png")
+    except OSError as error:
+        raise OSError(f"the report {path} cannot be written ({error.strerror or error}). The answer above holds: make "
+                      "room, or choose another folder") from error

@@ -1,16 +1,21 @@
 """Data from files: NumPy arrays, tables, folders of images, each to one array of numbers, checked."""
 
-import zipfile
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .reading import FEW, Refused, all_different, check_size, decoding, imported
+from .tables import table
+
 __all__ = ["read"]
 
+KINDS = ".npy", ".npz", ".csv", ".csv.gz", ".parquet"
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 COLOURS = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # Pillow's modes, and what is read
-EXTRA = "pip install 'dimlib[data]'"
+NUMBER_OF_ROW = re.compile(r"(.*[_ .-])?(id|idx|index|no|nr|row)", re.IGNORECASE)  # names of such columns
 
 
 def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:
@@ -22,105 +27,104 @@ def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:
             0 to 1, without transparency.
         key: name of the array in an npz file; needed if it has several.
 
+    The cells of a csv file have commas, semicolons, tabs or spaces between them; with semicolons or tabs, decimals may
+    have commas. Lines that begin with # are left out. A first line of numbers is compared with the others: the words
+    say whether it was read as names, and a line that could be both is an error. A column that numbers the rows would
+    count as a dimension. It is an error in a table; in an array it is kept, and the words say so.
+
     Raises:
-        ValueError: another kind of file, text, missing or infinite values, one column, images of several sizes.
+        ValueError: another kind of file, a damaged one, one that needs more than 4 GB or half of the memory; text,
+            missing or infinite values, one column, numbers of rows, images of several sizes.
         OSError: what cannot be opened. ModuleNotFoundError: pandas, pyarrow or Pillow are missing.
     """
     path = Path(path)
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if key is not None and kind != "npz":
-        raise ValueError(f"key {key!r} names an array of an npz file, and {path} is none: leave it out")
+    kind = next((kind for kind in KINDS if path.name.lower().endswith(kind)), None)
+    if key is not None and kind != ".npz":
+        raise Refused(f"key {key!r} names an array of an npz file, and {path} is none: leave it out")
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
+    if not path.is_dir() and not path.is_file():
+        raise Refused(f"{path} is a pipe or a device: save the data as a file first")
+    names = None
     if path.is_dir():
         x, words = _images(path)
-    elif kind in ("npy", "npz"):
+    elif kind in (".npy", ".npz"):
         x, words = _array(path, key)
-    elif kind in ("csv", "parquet"):
-        x, words = _table(path, kind)
+    elif kind:
+        x, words, names = table(path, kind)
     else:
-        raise ValueError(f"{path} is no npy, npz, csv, csv.gz or parquet file, and no folder of images: convert it")
+        raise Refused(f"{path} is no npy, npz, csv, csv.gz or parquet file, and no folder of images: convert it")
+    _check(path, x)
+    numbers = _numbers_of_rows(x, names)
+    if numbers and names:
+        raise Refused(f"column {names[numbers[0]]} of {path} numbers the rows, and would count as a dimension: "
+                      "remove it, or, if it is data, save the table as npy")
+    return x, words + (f" (its column {numbers[0]} numbers the rows: remove it if it is not data)" if numbers else "")
+
+
+def _check(path, x):
     if x.dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {x.dtype}, not real numbers: convert it")
+        raise Refused(f"{path} holds {x.dtype}, not real numbers: convert it")
     if x.ndim < 2 or x[:1].size < 2:
-        raise ValueError(f"{path} has shape {x.shape}: rows of at least two columns are needed")
+        raise Refused(f"{path} has shape {x.shape}: rows of at least two columns are needed")
     bad = len(x) - np.isfinite(x.reshape(len(x), -1)).all(1).sum()
     if bad:
-        raise ValueError(f"{bad} of the {len(x)} rows of {path} have missing or infinite values: remove or impute them")
-    return x, words
+        raise Refused(f"{bad} of the {len(x)} rows of {path} have missing or infinite values: remove or impute them")
+
+
+def _numbers_of_rows(x, names):
+    """The columns of whole numbers, all different, that are in order, or count from 0 or 1, or have such a name."""
+    found = []
+    for i in range(x.shape[1]) if x.ndim == 2 and len(x) >= FEW else ():
+        column = x[:, i].astype(float)
+        if all_different(column):
+            steps, least = np.diff(column), column.min()
+            counts = least in (0, 1) and column.max() - least == len(x) - 1
+            if (steps > 0).all() or (steps < 0).all() or counts or (names and NUMBER_OF_ROW.fullmatch(names[i])):
+                found.append(i)
+    return found
 
 
 def _array(path, key):
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no file of numbers that NumPy has saved: {error}") from error
-    if isinstance(found, np.ndarray):
-        return found, "array"
-    with found:
-        if key is None and len(found.files) == 1:
-            key = found.files[0]
-        if key not in found.files:
-            raise ValueError(f"{path} has the arrays {', '.join(found.files)}"
-                             + (": choose one by its key" if key is None else f", and no {key!r}"))
-        try:
-            return found[key], f"array {key!r}"
-        except ValueError as error:
-            raise ValueError(f"array {key!r} of {path} cannot be read: {error}") from error
-
-
-def _table(path, kind):
-    try:
-        import pandas as pd
-
-        if kind == "csv":
-            table, words = _csv(path, pd)
-        else:
-            table, words = pd.read_parquet(path), "parquet table"
-    except ImportError as error:
-        raise ModuleNotFoundError(f"{kind} files need pandas and pyarrow: {EXTRA}") from error
-    if table.shape[1] < 2:
-        raise ValueError(f"{path} has one column: at least two are needed, in a csv file separated by commas")
-    text = [str(name) for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    if text:
-        raise ValueError(f"{path} has text or dates in {len(text)} of {table.shape[1]} columns, {', '.join(text[:5])}"
-                         f"{', …' * (len(text) > 5)}: remove them, or make them numbers")
-    return table.to_numpy(dtype=float, na_value=np.nan), words
-
-
-def _csv(path, pd):
-    """A csv file. Its first line is read as names of columns if one of its cells is not a number, or if the cells are
-    0, 1, 2, …, which pandas writes for columns without names."""
-    first = pd.read_csv(path, header=None, nrows=1)
-    numbers = all(pd.api.types.is_numeric_dtype(kind) for kind in first.dtypes) and first.notna().all(axis=None)
-    if numbers and (first.iloc[0] != range(first.shape[1])).any():
-        return pd.read_csv(path, header=None), "csv table without names of columns"
-    numbered = pd.isna(first.iloc[0, 0])                                   # as pandas writes its numbers of rows
-    table = pd.read_csv(path, index_col=0 if numbered else None)
-    if not numbered and not table.index.equals(pd.RangeIndex(len(table))):
-        raise ValueError(f"{path} has {first.shape[1]} cells in its first line, and more in others: make it one name "
-                         "for each column, or remove it")
-    return table, "csv table with names of columns" + (", without its first, which has none" if numbered else "")
+    with decoding(path, "file of numbers that NumPy has saved"), open(path, "rb") as file:
+        if file.read(6) == np.lib.format.MAGIC_PREFIX:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)       # which looks at the header only
+            check_size(path, found.nbytes)
+            return np.array(found), "array"
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as found:
+            key = found.files[0] if key is None and len(found.files) == 1 else key
+            if key not in found.files:
+                raise Refused(f"{path} has the arrays {', '.join(found.files) or '(none)'}"
+                              + (": choose one by its key" if key is None else f", and no {key!r}"))
+            member = key if key in found.zip.namelist() else f"{key}.npy"
+            check_size(path, found.zip.getinfo(member).file_size)
+            with decoding(f"array {key!r} of {path}", "array of numbers"):
+                x = found[key]
+    if not isinstance(x, np.ndarray):                                      # but the bytes of a file of another kind
+        raise Refused(f"{key!r} in {path} is no array that NumPy has saved: choose another by its key")
+    return x, f"array {key!r}"
 
 
 def _images(folder):
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ModuleNotFoundError(f"images need Pillow: {EXTRA}") from error
+    (Image,) = imported("images need Pillow", "PIL.Image")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
     if not paths:
-        raise ValueError(f"folder {folder} has no images: {', '.join(sorted(IMAGES))} are read")
-    x = []
+        raise Refused(f"folder {folder} has no images: {', '.join(sorted(IMAGES))} are read")
+    x, sizes = [], []
     for path in paths:
-        with Image.open(path) as image:
-            if image.mode not in COLOURS:
-                raise ValueError(f"{path} has the mode {image.mode}: save it as grey or RGB, with 8 bits")
-            x.append(np.asarray(image.convert(COLOURS[image.mode]), dtype=np.float32) / 255)
-        if x[-1].shape != x[0].shape:
-            raise ValueError(f"{path} is {_size(x[-1])}, and {paths[0].name} is {_size(x[0])}: make all the same")
-    return np.stack(x), f"folder of images, {_size(x[0])}"
-
-
-def _size(image):
-    return f"{image.shape[1]}×{image.shape[0]} {'grey' if image.ndim == 2 else 'RGB'}"
+        if not path.is_file():
+            raise Refused(f"{path} is no file: remove it from the folder")
+        with decoding(path, "image of less than 90 million pixels"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")                                # of unusual entries in a header
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.mode not in COLOURS:
+                    raise Refused(f"{path} has the mode {image.mode}: save it as grey or RGB, with 8 bits")
+                colours = COLOURS[image.mode]
+                sizes.append(f"{image.width}×{image.height} {'grey' if colours == 'L' else 'RGB'}")
+                if sizes[-1] != sizes[0]:
+                    raise Refused(f"{path} is {sizes[-1]}, and {paths[0].name} is {sizes[0]}: make all the same")
+                check_size(folder, 8 * len(paths) * image.width * image.height * len(colours))  # x and its copy
+                x.append(np.asarray(image.convert(colours), dtype=np.float32) / 255)
+    return np.stack(x), f"folder of images, {sizes[0]}"
