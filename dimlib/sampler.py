@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .machine.checks import check_sigma, check_values
+from .machine.checks import check_count, check_sigma, check_values
 from .machine.compute import guarded
 from .score import Denoiser, noise_prediction
 from .seeds import stream
@@ -108,8 +108,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     if len(sigmas) < 2 or sigmas[-1] <= 0 or any(low >= high for high, low in pairwise(sigmas)):
         raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
-    if n < 1:
-        raise ValueError(f"n={n}: draw at least one sample")
+    check_count("n", n)
     generator = stream(seed, "reverse diffusion", device)
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)
@@ -131,6 +130,7 @@ def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: f
     """
     check_sigma(sigma)
     check_values(x[None])
+    check_count("n_steps", n_steps, least=0)
     if x.shape != direction.shape or not direction.norm() > 0:
         raise ValueError(f"direction must be a vector other than 0 of the shape of x, {tuple(x.shape)}, "
                          f"got {tuple(direction.shape)}")

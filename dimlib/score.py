@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .machine.checks import check_sigma
 from .machine.compute import in_float64
 from .machine.tensors import Saved
 
@@ -23,6 +24,7 @@ Denoiser = Callable[[Tensor, float | Tensor], Tensor]
 
 def noise_prediction(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """ε̂(x, σ) = (x − D(x, σ))/σ, same shape as x: near the data the normal part of the noise."""
+    check_sigma(sigma)
     return (x - denoiser(x.clone(), sigma)) / beside(sigma, x)
 
 

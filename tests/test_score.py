@@ -276,3 +276,10 @@ def test_the_default_dtype_does_not_matter(tmp_path):
     finally:
         torch.set_default_dtype(before)
     assert answers == [torch.float32] * 2
+
+
+@pytest.mark.parametrize("view", [noise_prediction, score_at])
+@pytest.mark.parametrize("sigma", [0.0, -1.0, torch.tensor([0.1, 0.0, 0.1])])
+def test_views_at_a_noise_level_that_is_none_are_refused(view, sigma):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        view(lambda x, s: 0 * x, torch.randn(3, 5), sigma)

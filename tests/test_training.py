@@ -370,5 +370,5 @@ def test_double_data_far_from_the_origin_are_learned_as_at_the_origin():
 @pytest.mark.parametrize("sizes", [{"steps": 10.0}, {"batch_size": 10.0}, {"steps": "10"}])
 def test_numbers_that_are_not_whole_are_refused(sizes):
     (name, _), = sizes.items()
-    with pytest.raises(ValueError, match=f"{name}=.*whole number"):
+    with pytest.raises(TypeError, match=f"{name}=.*must be a whole number"):
         train(model(), **sizes)

@@ -10,7 +10,6 @@ direction. So their origin and their units change nothing.
 import copy
 import warnings
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ..curve import DimensionCurve
+from ..machine.checks import check_count
 from ..machine.compute import choose_device, scores_number
 from ..machine.progress import show
 from ..networks import MLP
@@ -152,13 +152,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def _check_parameters(self, n_points) -> None:
         """Errors that would otherwise come after the training. ``n_points`` rows can be asked for."""
         for name in ("steps", "width", "batch_size", "n_points"):
-            value = getattr(self, name)
-            if value is None and name == "n_points":
-                continue
-            if not isinstance(value, Integral) or isinstance(value, bool):
-                raise TypeError(f"{name}={value!r} must be a whole number")
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+            if name != "n_points" or self.n_points is not None:
+                check_count(name, getattr(self, name))
         if self.n_points is not None and self.n_points > n_points:
             raise ValueError(f"n_points={self.n_points}: the dimension is computed at held-out rows, and there are "
                              f"{n_points}. Use at most {n_points}, or predict for other rows")

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..machine.checks import check_points
+from ..machine.checks import check_count, check_points
 from ..machine.compute import full_precision, guarded, in_float64, rows_per_batch
 from ..sampler import noisy_copies
 from ..score import Denoiser
@@ -86,8 +86,7 @@ def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = No
         weight = 1.0
     else:
         n_probes = 100 if n_probes is None else n_probes
-        if n_probes < 1:
-            raise ValueError(f"n_probes={n_probes}: use at least one, or None to choose")
+        check_count("n_probes", n_probes, advice=", or None to choose")
         generator = stream(seed, "probes", x.device)
         probes = torch.randint(2, (n_probes, d), generator=generator, device=x.device).to(x.dtype) * 2 - 1
         weight = 1 / n_probes
@@ -107,8 +106,7 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
     For small σ the loss of a perfect denoiser is k. That of a trained one is larger, so this is an upper bound.
     """
     check_points(x, sigma)
-    if n_scores < 1:
-        raise ValueError(f"n_scores={n_scores}: use at least one")
+    check_count("n_scores", n_scores)
     copies, _ = noisy_copies(x, sigma, n_scores, stream(seed, "denoising loss", x.device))
     with torch.no_grad():
         denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)

@@ -152,16 +152,18 @@ class Empirical:
         else:
             wide, mode = x.double(), "use_mm_for_euclid_dist"
         noise = beside(sigma, wide) ** 2
+        center = self.points.mean(0).to(wide)                              # a common offset would cost digits
+        wide = wide - center
         log_sum = wide.new_full((len(x), 1), -math.inf)
         mean = torch.zeros_like(wide)
         for points, log_weights in zip(self.points.split(self.block), self.log_weights.split(self.block), strict=True):
-            points = points.to(wide)
+            points = points.to(wide) - center
             distance = torch.cdist(wide, points, compute_mode=mode)
             logits = log_weights.to(wide) - distance.square() / (2 * noise)   # (B, block)
             total = torch.logaddexp(log_sum, logits.logsumexp(dim=1, keepdim=True))
             mean = mean * torch.exp(log_sum - total) + torch.exp(logits - total) @ points
             log_sum = total
-        return mean.to(x), log_sum.to(x)
+        return (mean + center).to(x), log_sum.to(x)
 
 
 @singledispatch

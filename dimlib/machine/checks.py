@@ -1,15 +1,24 @@
 """Checks of what a user passes, with errors that say what to do."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_denoised", "check_points", "check_sigma", "check_training", "check_values", "default_scores"]
+__all__ = ["check_count", "check_denoised", "check_points", "check_sigma", "check_training", "check_values",
+           "default_scores"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
 ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
+
+
+def check_count(name: str, value: int, least: int = 1, advice: str = "") -> None:
+    """``TypeError`` unless the value is a whole number, ``ValueError`` unless it is at least the least one."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be a whole number{advice}")
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}{advice}")
 
 
 def check_sigma(sigma: float | Tensor) -> None:
@@ -74,15 +83,14 @@ def check_denoised(denoised: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor
 
 def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int) -> None:
     """``ValueError`` unless x is a tensor of at least two different finite points, shape ``(N, *shape)``, with a spread
-    above sigma_min, and the numbers are at least 1."""
+    above sigma_min; and `check_count` of the numbers."""
     if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
         raise ValueError("x must be a tensor of shape (N, *shape) with at least two points, got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r} must be at least 1, and a whole number")
+    check_count("steps", steps)
+    check_count("batch_size", batch_size)
     spread = x.cpu().double().std(0).norm().item()
     if spread == 0:
         raise ValueError("all points of x are the same: there is nothing to learn")

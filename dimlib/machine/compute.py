@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from .checks import check_denoised, check_points, default_scores
+from .checks import check_count, check_denoised, check_points, default_scores
 
 __all__ = ["choose_device", "full_precision", "guarded", "in_float64", "matrix_bytes", "memory",
            "points_together", "rows_per_batch", "scores_number"]
@@ -39,8 +39,7 @@ def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -
     """The given batch size. For None: as many rows as fit into a quarter of a GPU's free memory, or, on a CPU, into
     100 MB, where larger batches are not faster. A row has that many entries."""
     if batch_size is not None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1, or None to choose it from the memory")
+        check_count("batch_size", batch_size, advice=", or None to choose it from the memory")
         return batch_size
     share = memory(device) / 4 if device.type == "cuda" else 1e8
     return max(1, int(share / (4 * ACTIVATIONS_PER_ENTRY * entries)))
@@ -104,6 +103,8 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
         raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
     if n_scores is None:
         n_scores = math.inf if noise == "frame" else default_scores(d)
+    if n_scores != math.inf:
+        check_count("n_scores", n_scores, least=-math.inf)
     if n_scores <= d:
         raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
                          f"{d + 1}, better {default_scores(d)}")

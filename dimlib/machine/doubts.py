@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 __all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
 
-DRIFT = 0.3          # a larger change of the mean dimension along a plateau is a slope
+DRIFT = 0.3, 0.03    # a larger change of the mean dimension along a plateau, also in units of it, is a slope
 SHARE = 0.1          # of the points: more are not an exception
 SIMILAR = 2 / 3      # of the length of the plateau: another one as long is as good
 
@@ -35,7 +35,7 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, runs: list[tuple[int, i
         found.append("no plateau: the dimension changes with every noise level; read the curve, not one number"
                      if (others >= 0.5).any() or not len(others) else
                      f"only σ = {sigmas[first]:.3g} has a dimension, all other noise levels give 0: use levels near it")
-    if np.ptp(here) > DRIFT:
+    if np.ptp(here) > max(DRIFT[0], DRIFT[1] * here.mean()):
         found.append(f"the dimension changes from {here[0]:.2f} to {here[-1]:.2f} along its plateau: it may be a slope")
     length = np.log(sigmas[last] / sigmas[first])
     for i, j in runs:

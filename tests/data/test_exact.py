@@ -248,3 +248,9 @@ def test_a_mixture_of_a_part_with_itself_is_the_part():
 def test_a_manifold_without_a_formula_says_what_to_use():
     with pytest.raises(TypeError, match=r"Cube has no closed-form denoiser; use Empirical"):
         denoiser(Cube(2, 5))
+
+
+def test_a_finite_set_far_from_the_origin_is_denoised_as_at_the_origin():
+    x = torch.randn(200, 3, dtype=torch.float64)
+    here, there = Empirical(x)(x[:5] + 0.01, 0.05), Empirical(x + 1e7)(x[:5] + 1e7 + 0.01, 0.05)
+    assert torch.allclose(there - 1e7, here, atol=1e-6)
