@@ -21,7 +21,8 @@ class Estimate:
     """The dimension at P points, ``dimension()``, with its doubts.
 
     Attributes:
-        sigma, plateau: the noise level of the answer; the lowest and the highest noise level of its plateau.
+        sigma: the noise level of the answer.
+        plateau: the lowest and the highest noise level of its plateau.
         warnings: reasons to doubt the answer, in words; empty where there are none.
         draw_error: standard error of the mean that comes from the noise, which all points share.
     """

@@ -58,7 +58,8 @@ class MLP(nn.Module):
 
     Args:
         dim: ambient dimension d, for images the number of their entries.
-        width, blocks: number of entries of h between the blocks, and number of blocks.
+        width: number of entries of h between the blocks.
+        blocks: number of residual blocks.
     """
 
     def __init__(self, dim: int, width: int = 192, blocks: int = 3):

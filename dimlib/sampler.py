@@ -91,7 +91,7 @@ METHODS = {method.__name__: method for method in (euler, heun, euler_maruyama, p
 def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: Tensor, method: str = "heun",
                       seed: int = 0, start: float | Tensor = 0.0, device: str | torch.device = "cpu",
                       batch_size: int | None = None) -> Tensor:
-    """Generate n samples, (n, *shape), float32: start from noise, lower its level step by step, denoise the result.
+    """Generate n samples, ``(n, *shape)``, float32: start from noise, lower its level in steps, denoise the result.
 
     On a GPU a large network is faster under ``torch.autocast("cuda", torch.bfloat16)``, which is enough for pictures.
 
@@ -99,7 +99,8 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         denoiser: a denoiser (``dimlib.score``), on the device.
         n, shape: number of samples, and the shape of one.
         sigmas: decreasing noise levels, as from `noise_schedule`.
-        method, seed: one of the ``METHODS`` of a step, and the seed of all noise.
+        method: one of the ``METHODS`` of a step.
+        seed: seed of all noise.
         start: mean of the initial N(start, σ_max² I); give the mean of the data where it is far from 0.
         batch_size: samples per call of the denoiser; chosen from the memory where not given.
     """

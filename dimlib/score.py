@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .machine.checks import check_sigma
-from .machine.compute import in_float64
+from .machine.compute import beside, in_float64
 from .machine.tensors import Saved
 
 __all__ = ["Denoiser", "ScoreModel", "noise_prediction", "score_at"]
@@ -31,12 +31,6 @@ def noise_prediction(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Te
 def score_at(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     """The score ∇ log p_σ(x) = (D(x, σ) − x)/σ², same shape as x, in units of 1/x."""
     return -noise_prediction(denoiser, x, sigma) / beside(sigma, x)
-
-
-def beside(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """sigma with the shape (B, 1, …, 1), so that it multiplies x of shape ``(B, *shape)`` point by point."""
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    return sigma.flatten().expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 PARAMETRISATIONS = {  # r = σ/s → skip, out, scale of (D(x, σ) − m)/s = skip · y + out · F(y/scale), y = (x − m)/s
@@ -60,7 +54,9 @@ class ScoreModel(Saved):
 
     Args:
         net: a network, such as ``dimlib.networks.MLP``.
-        data_std, data_mean: standard deviation of the data, a number; their mean, a number or of one point's shape.
+        data_std: standard deviation of the data over all entries, in data units.
+        data_mean: mean of the data, a number or a tensor of one point's shape.
+        parametrisation: "data", "noise" or "edm".
         sigma_min, sigma_max: the range of noise levels, in data units: it is trained on, and accepts, no others.
 
     Raises:

@@ -86,7 +86,8 @@ class Spectrum:
     Attributes:
         values: shape (P, d), descending, in ε units: near 1 on normal, near 0 on tangent directions.
         loss: shape (P,): the denoising loss E‖ε̂ − ε‖² at each point; at small σ it is at least the dimension.
-        sigma, center: the noise level, and whether the mean prediction was subtracted.
+        sigma: noise level, in the units of the points.
+        center: whether the mean prediction was subtracted.
         n_scores: number K of random scores, which spread the values over 1 ± √(d/K); infinite for noise along a frame.
         directions: None, or shape (P, d, d): the unit vector of each value; the last k span the tangent space.
         without: the values without each quarter of the copies, four arrays (P, d), where asked for.
@@ -152,8 +153,8 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         center: subtract the mean prediction, which comes from the curvature. False, with "gap", is as published.
         seed: seed of the noise, which is the same for all points.
         batch_size: noisy copies per call of the denoiser; chosen from the memory where not given.
-        directions, without: also compute the singular vectors, d² numbers per point; the values without each quarter
-            of the copies, for `Spectrum.draw_error`.
+        directions: also compute the singular vectors, d² numbers per point.
+        without: also compute the values without each quarter of the copies, for `Spectrum.draw_error`.
         noise: "gaussian", or "frame" for 2 d noises ±√d q_i along a random orthonormal frame q_1, …, q_d (and without
             n_scores). Then a normal direction has the value 1, and a tangent direction in which a Gaussian has the
             standard deviation ℓ has σ²/(σ² + ℓ²): "cut" counts the directions longer than σ, with or without a gap.

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.optim import Adam, Muon
 
 from .machine.checks import check_training
-from .machine.compute import choose_device
+from .machine.compute import beside, choose_device
 from .machine.tensors import read_checkpoint, write_checkpoint
-from .score import Denoiser, ScoreModel, beside
+from .score import Denoiser, ScoreModel
 from .seeds import stream
 
 __all__ = ["Progress", "train", "train_steps"]
@@ -67,9 +67,11 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     Args:
         model: the model to train, moved to ``device``.
         x: data, shape ``(N, *shape)``, finite, N ≥ 2.
-        steps, batch_size: number of steps, and points per step.
+        steps: number of steps.
+        batch_size: points per step.
         lr: largest learning rate. A wide network needs a smaller one: a U-Net of 64 channels needs 2e-3.
-        seed, device: seed of batches and noise, and "auto" or the name of a torch device.
+        seed: seed of batches and noise.
+        device: "auto", or the name of a torch device.
         exact: the exact denoiser of the data, to report the excess loss E‖ε̂ − ε̂*‖².
         checkpoint: a file, saved every ``checkpoint_every`` steps. If it exists, training continues from it.
 

@@ -11,7 +11,7 @@ from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Plane, Sphere
 from dimlib.networks import MLP
 
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=60)
 scales = st.floats(-20, 20).map(lambda exponent: 10.0**exponent)
 sizes = st.integers(1, 6).flatmap(lambda k: st.tuples(st.just(k), st.integers(k + 1, 12)))
 seeds = st.integers(0, 2**31)
@@ -56,7 +56,7 @@ def test_a_point_s_answer_does_not_depend_on_the_order_of_the_points(size, order
     assert np.allclose(there.values, spectrum(denoiser(sphere), x, 0.05).values[list(order)], atol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=sizes, batch_size=st.integers(5, 400), seed=seeds)
 def test_the_batch_size_changes_nothing(size, batch_size, seed):
     sphere = Sphere(size[0], size[1], seed=seed)

@@ -12,7 +12,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from ..score import beside
+from ..machine.compute import beside
 from .manifolds import Plane, SpaghettiLine, Sphere, Union
 
 __all__ = ["GaussianPlane", "UniformSphere", "Mixture", "Empirical", "denoiser"]

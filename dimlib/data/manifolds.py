@@ -170,8 +170,8 @@ class Sphere(Manifold):
 class NonUniformSphere(Manifold):
     """Points on the unit k-sphere in R^d from k angles φ_i ~ N(0, α²): y_i = cos φ_i · Π_{j<i} sin φ_j.
 
-    The direction of φ_i has the length α Π_{j<i} |sin φ_j|. This product decreases with i, so the later directions are
-    short. The true dimension at noise level σ is therefore ``visible_dimension(x, σ)`` and not k.
+    The direction of φ_i has the length α Π_{j<i} abs(sin φ_j). This product decreases with i, so the later directions
+    are short. The true dimension at noise level σ is therefore ``visible_dimension(x, σ)`` and not k.
     """
 
     def __init__(self, dim: int, ambient_dim: int, alpha: float = 1.0, seed: int | None = 0):

@@ -48,7 +48,7 @@ def check_values(x: Tensor) -> None:
 def check_points(x: Tensor, sigma: float) -> None:
     """The checks of `check_sigma` and `check_values`, and ``ValueError`` where x is rounded too much for sigma.
 
-    Floating-point numbers near x are eps·|x| apart. If that is not small compared with sigma, the rounding is noise
+    Floating-point numbers near x are about eps · x apart. If that is not small compared with sigma, rounding is a noise
     that the denoiser sees as part of the data.
     """
     check_sigma(sigma)

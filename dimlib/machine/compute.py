@@ -10,10 +10,16 @@ from torch import Tensor
 
 from .checks import check_count, check_denoised, check_points, default_scores
 
-__all__ = ["choose_device", "full_precision", "guarded", "in_float64", "matrix_bytes", "memory",
+__all__ = ["beside", "choose_device", "full_precision", "guarded", "in_float64", "matrix_bytes", "memory",
            "points_together", "rows_per_batch", "scores_number"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
+
+
+def beside(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """sigma with the shape (B, 1, …, 1), so that it multiplies x of shape ``(B, *shape)`` point by point."""
+    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    return sigma.flatten().expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

@@ -175,7 +175,7 @@ def test_bad_denoisers_are_refused(denoiser, message):
 
 ANGLES = np.random.default_rng(1).uniform(0, 2 * np.pi, 120)
 CIRCLE = np.c_[np.cos(ANGLES), np.sin(ANGLES)]
-quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=15, suppress_health_check=list(HealthCheck))
 scales = st.floats(-20, 20).map(lambda e: 10.0**e)
 offsets = st.floats(-1e6, 1e6)
 
