@@ -116,7 +116,7 @@ def write_report(path: Path, found: DiffusionDimension, title: str) -> None:
     spectrum = found.curve_.spectra[list(found.curve_.sigmas).index(found.sigma_)]
     plotting.plot_spectrum(spectrum, int(found.dimension_), axes[0, 0])
     plotting.plot_curve(found.curve_, ax=axes[0, 1])
-    axes[0, 1].set_xticks(found.curve_.sigmas, [f"{sigma:.2g}" for sigma in found.curve_.sigmas])
+    axes[0, 1].set_xticks(found.curve_.sigmas, [f"{sigma:.2g}" for sigma in found.curve_.sigmas], rotation=30)
     axes[0, 1].set_xticks([], minor=True)
     answers = found.estimate_.dimension()
     plotting.plot_histogram({"recommended": answers}, ax=axes[1, 0])
