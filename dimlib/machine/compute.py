@@ -52,8 +52,8 @@ def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -
 
 
 def matrix_bytes(d: int) -> int:
-    """Bytes that the d × d matrices of one point need: the Gram matrix, the part of the mean, the solver's copies."""
-    return 4 * 8 * d**2
+    """Bytes that one point needs at most: ten d × d matrices (sums over groups of copies, covariance, solver)."""
+    return 10 * 8 * d**2
 
 
 def in_float64(x: Tensor) -> Tensor:

@@ -28,5 +28,5 @@ def test_seconds_grow_with_the_points_and_the_scores():
 
 def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
     monkeypatch.setattr(compute, "memory", lambda device: 1e6)
-    with pytest.raises(MemoryError, match=r"d=200 entries needs 0.00128 GB, and 0.001 GB .* use tangent_sketch"):
+    with pytest.raises(MemoryError, match=r"d=200 entries needs 0.0032 GB, and 0.001 GB .* use tangent_sketch"):
         cost(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
