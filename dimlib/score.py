@@ -90,6 +90,8 @@ class ScoreModel(Saved):
         if self.data_mean.ndim and x.shape[1:] != self.data_mean.shape:
             raise ValueError(f"this model is for points of shape {tuple(self.data_mean.shape)}, "
                              f"got {tuple(x.shape[1:])}")
+        if not x.is_floating_point():
+            raise ValueError(f"x has dtype {x.dtype}: convert it to floating point, as with x.float()")
         for level in () if self.training else torch.as_tensor(sigma).aminmax():
             if not 0.9999 * self.sigma_min <= level <= 1.0001 * self.sigma_max:
                 raise ValueError(f"sigma={level:g} is outside this model's range, {self.sigma_min:g} to "

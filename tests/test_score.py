@@ -283,3 +283,9 @@ def test_the_default_dtype_does_not_matter(tmp_path):
 def test_views_at_a_noise_level_that_is_none_are_refused(view, sigma):
     with pytest.raises(ValueError, match="must be positive and finite"):
         view(lambda x, s: 0 * x, torch.randn(3, 5), sigma)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_points_that_are_not_in_floating_point_are_refused(dtype):
+    with pytest.raises(ValueError, match="x has dtype .*: convert it to floating point"):
+        model()(torch.ones(3, 5).to(dtype), 0.1)

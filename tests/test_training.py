@@ -232,6 +232,7 @@ def test_weights_stay_finite_when_the_loss_does_not():
 
 
 @pytest.mark.parametrize("x, message", [
+    (DATA + 1j, r"real tensor"),
     (DATA[0], r"at least two points, got \(12,\)"),
     (DATA[:1], r"at least two points, got \(1, 12\)"),
     (DATA.numpy(), "got ndarray"),

@@ -11,7 +11,7 @@ from ..sampler import BLOCK, copies_in_blocks
 from ..score import Denoiser
 from ..svd import moments
 
-__all__ = ["Cost", "cost"]
+__all__ = ["Cost", "expected_cost"]
 
 TRIAL = 256    # evaluations of the denoiser that are timed
 SMALL = 1024   # size of the eigenvalue problem that is timed
@@ -30,7 +30,7 @@ class Cost:
 
 
 @torch.no_grad()
-def cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None) -> Cost:
+def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None) -> Cost:
     """What ``spectrum(denoiser, x, sigma, n_scores)`` will take, from a trial with 512 evaluations. The same errors.
 
     If it is too much: use fewer points, a GPU, or `tangent_sketch`, which takes O(k) evaluations per point and not 4 d.

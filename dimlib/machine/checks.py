@@ -84,8 +84,8 @@ def check_denoised(denoised: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor
 def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int) -> None:
     """``ValueError`` unless x is a tensor of at least two different finite points, shape ``(N, *shape)``, with a spread
     above sigma_min; and `check_count` of the numbers."""
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) < 2:
-        raise ValueError("x must be a tensor of shape (N, *shape) with at least two points, got "
+    if not isinstance(x, Tensor) or x.is_complex() or x.ndim < 2 or len(x) < 2:
+        raise ValueError("x must be a real tensor of shape (N, *shape) with at least two points, got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")

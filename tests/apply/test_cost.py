@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dimlib.apply.cost import cost
+from dimlib.apply.cost import expected_cost
 from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Sphere
 from dimlib.machine import compute
@@ -13,7 +13,7 @@ from dimlib.svd import spectrum
 def test_the_cost_is_that_of_the_spectrum():
     sphere = Sphere(3, 200)
     x = sphere.sample(4)
-    found, rows = cost(denoiser(sphere), x, 0.02), []
+    found, rows = expected_cost(denoiser(sphere), x, 0.02), []
     spectrum(lambda y, sigma: rows.append(len(y)) or denoiser(sphere)(y, sigma), x, 0.02)
     assert found.evaluations == sum(rows) == 4 * 800 and "3,200 evaluations" in repr(found)
     assert found.bytes >= 2 * 200**2 * 8
@@ -21,12 +21,12 @@ def test_the_cost_is_that_of_the_spectrum():
 
 def test_seconds_grow_with_the_points_and_the_scores():
     sphere = Sphere(3, 50)
-    one, ten = (cost(denoiser(sphere), sphere.sample(n), 0.02) for n in (1, 10))
-    more = cost(denoiser(sphere), sphere.sample(1), 0.02, n_scores=20_000)
+    one, ten = (expected_cost(denoiser(sphere), sphere.sample(n), 0.02) for n in (1, 10))
+    more = expected_cost(denoiser(sphere), sphere.sample(1), 0.02, n_scores=20_000)
     assert 0 < one.seconds < ten.seconds and one.seconds < more.seconds
 
 
 def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
     monkeypatch.setattr(compute, "memory", lambda device: 1e6)
     with pytest.raises(MemoryError, match=r"d=200 entries needs 0.0032 GB, and 0.001 GB .* use tangent_sketch"):
-        cost(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
+        expected_cost(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
