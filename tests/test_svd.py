@@ -1,5 +1,6 @@
 """The SVD estimator on exact scores, and its rules on hand-made spectra."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -602,3 +603,11 @@ def test_a_clear_spectrum_has_no_error_of_the_draw_and_a_frame_has_no_draw(spher
     x = sphere.sample(3)
     assert spectrum(denoiser(sphere), x, 0.02, without=True).draw_error() == 0
     assert spectrum(denoiser(sphere), x, 0.02, noise="frame", without=True).without == ()
+
+
+def test_the_values_without_a_quarter_are_judged_by_the_scores_that_are_left():
+    """The cut is at 0.25 for K = 400 and at 0.21 for 300, so that 0.23 is normal and 0.2 is not."""
+    rows = [values((90, 1.4, 0.55), (10, last, last / 2)) for last in (0.23, 0.23, 0.2, 0.2)]
+    found = dataclasses.replace(hand_made(rows[0]), without=tuple(rows))
+    dimensions = [RULES["cut"](row, 300).item() for row in rows]
+    assert len(set(dimensions)) == 2 and found.draw_error("cut") == pytest.approx(np.std(dimensions) * 3**0.5)

@@ -248,6 +248,15 @@ def test_outliers_and_grids_are_doubts(x, doubt):
         DiffusionDimension(**BRIEF).fit(x)
 
 
+def test_a_row_can_be_far_in_one_column_or_as_a_whole():
+    one_column, whole = rows(d=100), rows(d=20)
+    one_column[0, 0], whole[0] = 60, 30                                    # in units of the spread
+    assert any("1 of 300 rows are outliers" in text for text in about_the_data(one_column, 0.02))
+    assert any("1 of 300 rows are outliers" in text for text in about_the_data(whole, 0.02))
+    whole[0] = 8
+    assert about_the_data(whole, 0.02) == []
+
+
 @pytest.mark.parametrize("x", [rows(), ring(), rows() ** 2, np.random.default_rng(0).exponential(size=(1000, 5))])
 def test_ordinary_data_have_neither_outliers_nor_a_grid(x):
     assert about_the_data(x, 0.02) == []
