@@ -28,7 +28,7 @@ reproduce: .venv/.installed
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 test: .venv/.installed
-	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n 2 --dist worksteal
 	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -n 2 --dist loadfile notebooks
 	$(MAKE) book
