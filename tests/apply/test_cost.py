@@ -1,8 +1,12 @@
 """What a spectrum will take, said before."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from dimlib.apply import cost
 from dimlib.apply.cost import expected_cost
 from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Sphere
@@ -19,11 +23,13 @@ def test_the_cost_is_that_of_the_spectrum():
     assert found.bytes >= 2 * 200**2 * 8
 
 
-def test_seconds_grow_with_the_points_and_the_scores():
+def test_seconds_grow_with_the_points_and_the_scores(monkeypatch):
+    """On a clock that goes on by a second at each reading, the 200 scores of a point and its solver take one each."""
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
     sphere = Sphere(3, 50)
-    one, ten = (expected_cost(denoiser(sphere), sphere.sample(n), 0.02) for n in (1, 10))
-    more = expected_cost(denoiser(sphere), sphere.sample(1), 0.02, n_scores=20_000)
-    assert 0 < one.seconds < ten.seconds and one.seconds < more.seconds
+    assert expected_cost(denoiser(sphere), sphere.sample(1), 0.02).seconds == 2
+    assert expected_cost(denoiser(sphere), sphere.sample(10), 0.02).seconds == 20
+    assert expected_cost(denoiser(sphere), sphere.sample(1), 0.02, n_scores=2560).seconds == 11
 
 
 def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
