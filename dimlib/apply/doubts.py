@@ -2,14 +2,18 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["about_the_data", "about_the_noise"]
+__all__ = ["about_the_data", "about_the_neighbours", "about_the_noise"]
 
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
 FAR_IN_COLUMN = 50     # ... or, in one column, that many times as far as half of the values
 SCALES = 100           # ratio of the standard deviations of two columns
+NEIGHBOURS, LEAST_ROWS = 10, 500
+RELIABLE = 8           # dimensions up to which distances to that many neighbours tell the dimension
+LESS = 0.7             # share of the answer; a smaller dimension of the neighbours contradicts it
 
 
 def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple[float, float]) -> list[str]:
@@ -19,6 +23,27 @@ def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple
         return []
     return [f"below σ = {plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of about that "
             "size, or the network has not learned such detail"]
+
+
+def about_the_neighbours(x: NDArray, median: float) -> list[str]:
+    """A doubt if the distances between points x, shape ``(N, *shape)``, have a much smaller dimension than the answer.
+
+    A network that has not learned a bent normal direction counts it as a tangent, and nothing in its spectra shows it.
+    The dimension of the distances is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over their ten
+    nearest neighbours (Levina & Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high
+    dimensions, so only one up to 8 counts, from 500 points.
+    """
+    rows = x.reshape(len(x), -1)
+    if len(rows) < LEAST_ROWS:
+        return []
+    some = rows[:: max(1, len(rows) // 1000)]
+    distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(rows).kneighbors(some)[0][:, 1:]
+    distances = distances[distances[:, 0] > 0]                             # without duplicates
+    found = 1 / np.log(distances[:, -1:] / distances[:, :-1]).mean() if len(distances) else np.inf
+    if found > min(RELIABLE, LESS * median):
+        return []
+    return [f"the distances between neighbours have the dimension {found:.1f}, much less than {median:g}: perhaps the "
+            "network has not learned how the data bend; train longer"]
 
 
 def about_the_data(x: NDArray, sigma: float) -> list[str]:

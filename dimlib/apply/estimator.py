@@ -29,7 +29,7 @@ from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..svd import spectrum
 from ..training import train_steps
-from .doubts import about_the_data, about_the_noise
+from .doubts import about_the_data, about_the_neighbours, about_the_noise
 
 __all__ = ["DiffusionDimension"]
 
@@ -107,6 +107,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         estimate = self.curve_.estimate()
         means = self.curve_.dimension().mean(1)
         doubts = (*estimate.warnings, *stopped, *about_the_data(X, estimate.sigma),
+                  *about_the_neighbours(frame.into(X), estimate.median),
                   *about_the_noise(means, self.curve_.sigmas, estimate.mean, estimate.plateau))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median

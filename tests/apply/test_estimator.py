@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import dimlib
 from dimlib import DiffusionDimension, ScoreModel, networks
 from dimlib.apply import estimator
-from dimlib.apply.doubts import about_the_data, about_the_noise
+from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_noise
 from dimlib.data import exact, manifolds
 from dimlib.machine import compute
 
@@ -246,6 +246,23 @@ def with_code(x, share, value):
 def test_outliers_and_grids_are_doubts(x, doubt):
     with pytest.warns(UserWarning, match=doubt):
         DiffusionDimension(**BRIEF).fit(x)
+
+
+@pytest.mark.parametrize("make, k", [
+    (lambda: ring(1500), 1), (lambda: manifolds.Sphere(2, 10).sample(1500).numpy(), 2),
+    (lambda: manifolds.Cube(5, 12).sample(1500).numpy(), 5), (lambda: manifolds.Sphere(7, 20).sample(1500).numpy(), 7),
+    (lambda: manifolds.Sphere(30, 60).sample(1500).numpy(), 30)])
+def test_neighbours_contradict_an_answer_that_is_much_too_large_only(make, k):
+    assert about_the_neighbours(make(), k) == []
+    assert bool(about_the_neighbours(make(), 2 * k)) == (k < 8)
+
+
+def test_a_curve_that_the_network_takes_for_a_surface_is_doubted(quiet):
+    """A curve that winds around a torus: a short training finds the torus or R^3, with a clear gap and a small loss."""
+    t = np.random.default_rng(7).uniform(0, 2 * np.pi, 1500)
+    curve = np.c_[(2 + np.cos(13 * t)) * np.cos(2 * t), (2 + np.cos(13 * t)) * np.sin(2 * t), np.sin(13 * t)]
+    fitted = DiffusionDimension(steps=200).fit(curve)
+    assert fitted.dimension_ == 1 or any("distances between neighbours" in text for text in fitted.estimate_.warnings)
 
 
 def test_a_row_can_be_far_in_one_column_or_as_a_whole():
