@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .machine.doubts import about_the_answer, about_the_plateau, largest_excess
+from .machine.doubts import SHARE, about_the_answer, about_the_plateau, largest_excess
 from .score import Denoiser
 from .svd import CONTRAST, Spectrum, spectrum
 
 __all__ = ["DimensionCurve", "Estimate", "dimension_curve"]
 
-AGREE = 0.5  # largest difference of the dimensions of two noise levels that agree, mean over the points
+AGREE = 0.3  # largest difference of the dimensions of two noise levels that agree, mean over the points
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,6 +23,8 @@ class Estimate:
     Attributes:
         sigma: the noise level of the answer.
         plateau: the lowest and the highest noise level of its plateau.
+        plateaus: all plateaus: lowest and highest noise level, and mean dimension. Data can have one at each scale.
+        at_most: an upper bound of the dimension at sigma: the mean denoising loss and twice its standard error.
         warnings: reasons to doubt the answer, in words; empty where there are none.
         draw_error: standard error of the mean that comes from the noise, which all points share.
     """
@@ -31,6 +33,8 @@ class Estimate:
     sigma: float
     plateau: tuple[float, float]
     warnings: tuple[str, ...]
+    plateaus: tuple[tuple[float, float, float], ...]
+    at_most: float
     draw_error: float = 0.0
 
     def dimension(self) -> NDArray:
@@ -56,6 +60,8 @@ class Estimate:
         low, high = self.plateau
         lines = [f"dimension {self.mean:.2f} ± {self.standard_error:.2f} (median {self.median:g}, "
                  f"{len(self._dimension)} points) at σ = {self.sigma:.3g}, plateau {low:.3g} to {high:.3g}"]
+        if len(self.plateaus) > 1:
+            lines.append("  plateaus: " + ", ".join(f"{k:.3g} at σ = {a:.3g} to {b:.3g}" for a, b, k in self.plateaus))
         return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
 
 
@@ -83,30 +89,38 @@ class DimensionCurve:
         return np.hypot(_over_points(self.dimension(rule)), [s.draw_error(rule) for s in self.spectra])
 
     def estimate(self, rule: str = "recommended") -> Estimate:
-        """The answer on the plateau, which is the longest run of noise levels, in log σ, that agree with each other.
+        """The answer on the plateau at the smallest noise levels, since larger noise hides what is thin or bent.
 
-        Two levels agree if their dimensions differ by at most ½, on average over the points. A plateau at 0 is taken
-        only if there is no other, because all data have dimension 0 for noise much larger than they are, or much
-        smaller than the distances between the points. Of two plateaus of equal length, the one at smaller σ is taken.
-        Of its levels at which the denoising loss is near the dimension, the one with the largest median contrast gives
-        the answer.
+        A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.3, on
+        average over the points. Where there is another one, a plateau at 0 is set aside (noise much larger than the
+        data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in the
+        data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
+        dimension, and if nine points of ten have two populations of singular values. The answer is that at the clear
+        level with the largest median contrast.
         """
-        answers, sigmas = self.dimension(rule), self.sigmas
+        answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
+        means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])
         agree = np.abs(answers[:, None] - answers[None]).mean(axis=2) <= AGREE          # (S, S)
-        zero = answers.mean(axis=1) < 0.5
-        agree &= zero[:, None] == zero[None]
+        zero, full = means < 0.5, means > d - 0.5
+        weak = np.array([np.mean(s.contrast < CONTRAST) for s in self.spectra])
+        clear = (losses - means <= largest_excess(means, d)) & (weak <= SHARE)
         runs = [(i, j) for i in range(len(agree)) for j in range(i, len(agree)) if agree[i:j + 1, i:j + 1].all()]
-        first, last = max(runs, key=lambda run: (not zero[run[0]], round(np.log(sigmas[run[1]] / sigmas[run[0]]), 6),
-                                                 -run[0]))
-        excess = np.array([s.loss.mean() for s in self.spectra]) - answers.mean(1)
-        learned = excess <= largest_excess(answers.mean(1), self.spectra[0].values.shape[1])
-        best = max(range(first, last + 1), key=lambda i: (learned[i], np.median(self.spectra[i].contrast)))
-        at = self.spectra[best]
-        doubts = (about_the_plateau(answers, sigmas, runs, first, last)
-                  + about_the_answer(answers[best], at.values.shape[1], at.n_scores, excess[best], at.disagreement,
-                                     np.mean(at.contrast < CONTRAST)))
+        length = {(i, j): np.log(sigmas[j] / sigmas[i]) for i, j in runs}
+        longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=0)
+        runs.sort(key=lambda run: (zero[run[0]], full[run[0]] and length[run] < longest, run[0] == run[1],
+                                   not clear[run[0]:run[1] + 1].any(), run[0], -run[1]))
+        (first, last), plateaus = runs[0], []
+        for i, j in runs:
+            if i < j and not zero[i] and all(j < a or b < i for a, b in plateaus):
+                plateaus.append((i, j))
+        best = max(range(first, last + 1), key=lambda i: (clear[i], np.median(self.spectra[i].contrast)))
+        at, loss = self.spectra[best], losses[best]
+        at_most = loss + 2 * np.hypot(np.nan_to_num(_over_points(at.loss)), (2 * loss / at.n_scores) ** 0.5)
+        doubts = (about_the_plateau(answers, sigmas, plateaus, first, last)
+                  + about_the_answer(answers[best], d, at.n_scores, loss, at_most, at.disagreement, weak[best]))
+        named = tuple((float(sigmas[i]), float(sigmas[j]), float(means[i:j + 1].mean())) for i, j in sorted(plateaus))
         return Estimate(answers[best], float(sigmas[best]), (float(sigmas[first]), float(sigmas[last])), tuple(doubts),
-                        at.draw_error(rule))
+                        named, float(at_most), at.draw_error(rule))
 
     def __repr__(self) -> str:
         answers = self.dimension()

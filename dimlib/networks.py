@@ -37,6 +37,18 @@ class FourierFeatures(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+class Waves(nn.Module):
+    """Points of shape (B, d) to sines and cosines of 64 random projections, shape (B, 128) (Rahimi & Recht 2007)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("projections", torch.randn(dim, 64) * 8 ** torch.linspace(0, 1, 64) / dim**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = x @ self.projections
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 class Block(nn.Module):
     """One residual block: h + W₂ silu(W₁ norm(h) + V e), where e are the Fourier features of log σ."""
 
@@ -60,14 +72,16 @@ class MLP(nn.Module):
         dim: ambient dimension d, for images the number of their entries.
         width: number of entries of h between the blocks.
         blocks: number of residual blocks.
+        waves: give the blocks Fourier features of x, too: good for data that bend much, bad above dimension 4 or so.
     """
 
-    def __init__(self, dim: int, width: int = 192, blocks: int = 3):
+    def __init__(self, dim: int, width: int = 192, blocks: int = 3, waves: bool = False):
         super().__init__()
-        self.config = {"dim": dim, "width": width, "blocks": blocks}
+        self.config = {"dim": dim, "width": width, "blocks": blocks, "waves": waves}
         self.embed = FourierFeatures()
         self.linear = touches_data(nn.Linear(dim, dim))
-        self.enter = touches_data(nn.Linear(dim, width))
+        self.waves = Waves(dim) if waves else None
+        self.enter = touches_data(nn.Linear(dim + 128 * waves, width))
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.leave = touches_data(nn.Linear(width, dim))
         start_at_zero(self.linear)
@@ -78,7 +92,7 @@ class MLP(nn.Module):
             raise ValueError(f"this MLP is for points of shape ({self.config['dim']},), got {tuple(x.shape[1:])}")
         level = self.embed(log_sigma)
         flat = x.flatten(1)                                                # (B, d)
-        h = self.enter(flat)
+        h = self.enter(flat if self.waves is None else torch.cat([flat, self.waves(flat)], dim=1))
         for block in self.blocks:
             h = block(h, level)
         return (self.linear(flat) + self.leave(h)).reshape(x.shape)

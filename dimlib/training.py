@@ -6,9 +6,12 @@ The loss is the squared error of the predicted noise, in ε units, summed over c
 
 where σ is log-uniform in the model's range. The smallest possible loss is not zero, because noise along the manifold
 cannot be predicted: at small σ a perfect denoiser has the loss k, the intrinsic dimension.
+
+At small σ the gradient is mostly noise: the data must stay where they are, to a precision of σ. This hides what is to
+be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly from 0.1 of the largest standard
+deviation of the data to 0, so that the last steps have the loss above.
 """
 
-import copy
 import math
 import time
 import zlib
@@ -17,18 +20,19 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Adam, Muon
+from torch import Tensor
 
 from .machine.checks import check_training
-from .machine.compute import beside, choose_device
+from .machine.compute import beside, choose_device, largest_std
+from .machine.descent import Descent
 from .machine.tensors import read_checkpoint, write_checkpoint
 from .score import Denoiser, ScoreModel
 from .seeds import stream
 
 __all__ = ["Progress", "train", "train_steps"]
 
-WARMUP, EMA_DECAY, MAX_GRADIENT_NORM = 100, 0.999, 1.0
+TEMPERED = 0.1  # c at the first step, in units of the largest standard deviation of the data
+WARMUP = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,12 @@ def train(model: ScoreModel, x: Tensor, steps: int, **options) -> ScoreModel:
 
 def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500, lr: float = 5e-3, seed: int = 0,
                 device: str = "auto", exact: Denoiser | None = None, checkpoint: str | Path | None = None,
-                checkpoint_every: int = 500) -> Iterator[Progress]:
+                checkpoint_every: int = 500, cuda_graph: bool = True) -> Iterator[Progress]:
     """Train the model on data x, one step for each `Progress` that is taken from the returned iterator.
 
     Nothing is trained until the iterator is used; a loop that stops early stops the training. The model can be used at
-    any time: its weights are the exponential moving average of the weights that are optimised, which are a copy.
-    Muon (Jordan 2024) optimises the matrices between the outer layers, and Adam all else. The learning rate rises
-    linearly for 100 steps and falls to zero along a cosine; the norm of the gradients is limited to 1.
+    any time: its weights are an average of those that are optimised (``dimlib.machine.descent``), which are a copy.
+    The learning rate rises linearly for 100 steps, or a quarter of all, and falls to zero along a cosine.
 
     Batches and noise depend on (seed, step) only. So a run that continues from a checkpoint equals one that was never
     interrupted; it yields the steps of the checkpoint first, all at once.
@@ -73,6 +76,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         seed: seed of batches and noise.
         device: "auto", or the name of a torch device.
         exact: the exact denoiser of the data, to report the excess loss E‖ε̂ − ε̂*‖².
+        cuda_graph: on a CUDA GPU, run a step as one CUDA graph, which is much faster for small networks.
         checkpoint: a file, saved every ``checkpoint_every`` steps. If it exists, training continues from it.
 
     Raises:
@@ -83,9 +87,9 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     device = choose_device(device)
     model.to(device).eval()
     x = x.to(device, torch.promote_types(x.dtype, torch.float32) if device.type != "mps" else torch.float32)
-    student = copy.deepcopy(model).train()
-    optimizers = _optimizers(student)
-    state = {"average": model, "student": student}
+    c = TEMPERED * largest_std(x)
+    descent = Descent(model, _losses, lr, cuda_graph)
+    state, optimizers = {"average": model, "student": descent.student}, descent.optimizers
     history, run = [], None
     if checkpoint:
         run = {"model": model.config, "network": str(getattr(model.net, "config", model.net)), "steps": steps,
@@ -95,40 +99,20 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     seconds = history[-1].seconds if history else 0.0
     for step in range(len(history), steps):
         started = time.perf_counter()
-        rate = lr * _schedule(step, steps)
+        rate, left = _schedule(step, steps), 1 - step / steps
         x0, sigma, noise = _batch(model, x, batch_size, seed, step)
         noisy = x0 + beside(sigma, x0) * noise
-        denoised = student(noisy, sigma)
-        loss = _squared_error(denoised, x0, sigma)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss at step {step} is {loss.item()}: lower lr={lr:g}, or scale the data")
-        student.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), MAX_GRADIENT_NORM)
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.step()
-        _average(model, student, step)
-        excess = _squared_error(denoised.detach(), exact(noisy, sigma), sigma).item() if exact else float("nan")
+        loss, denoised = descent.step(step, rate, noisy, x0, sigma, sigma**2 / (sigma**2 + (left * c)**2))
+        excess = _squared_errors(denoised, exact(noisy, sigma), sigma).mean().item() if exact else float("nan")
         seconds += time.perf_counter() - started
-        history.append(Progress(step, loss.item(), excess, rate, seconds))
+        history.append(Progress(step, loss.item(), excess, lr * rate, seconds))
         if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
             write_checkpoint(checkpoint, run, [astuple(progress) for progress in history], state, optimizers)
         yield history[-1]
 
 
-def _optimizers(student):
-    """Muon for matrices, with the step size of Adam; Adam for vectors and for the layers that touch the data."""
-    inner, rest = [], []
-    for layer in student.modules():
-        for p in layer.parameters(recurse=False):
-            (inner if p.ndim == 2 and not hasattr(layer, "touches_data") else rest).append(p)
-    return [*([Muon(inner, weight_decay=0, adjust_lr_fn="match_rms_adamw")] if inner else []), Adam(rest)]
-
-
 def _schedule(step, steps):
-    warm = min(1.0, (step + 1) / WARMUP)
-    return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / min(WARMUP, steps / 4)) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def _batch(model, x, batch_size, seed, step):
@@ -145,13 +129,12 @@ def _batch(model, x, batch_size, seed, step):
     return x[both], sigma.repeat(2)[:batch_size], torch.cat([noise, -noise])[:batch_size]
 
 
-def _squared_error(denoised, target, sigma):
-    return ((denoised - target) / beside(sigma, target)).square().flatten(1).sum(1).mean()
+def _squared_errors(denoised, target, sigma):
+    return ((denoised - target) / beside(sigma, target)).square().flatten(1).sum(1)
 
 
-@torch.no_grad()
-def _average(model, student, step):
-    decay = min(EMA_DECAY, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(model.parameters()), list(student.parameters()), 1 - decay)
-    for ours, theirs in zip(model.buffers(), student.buffers(), strict=True):
-        ours.copy_(theirs)
+def _losses(model, noisy, x0, sigma, weight):
+    """The weighted loss, which is minimised; the loss; the denoised points."""
+    denoised = model(noisy, sigma)
+    errors = _squared_errors(denoised, x0, sigma)
+    return (weight * errors).mean(), errors.mean(), denoised

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import dimlib
+from dimlib.machine.descent import _optimizers
 from dimlib.networks import MLP, FourierFeatures
-from dimlib.training import _optimizers, train_steps
+from dimlib.training import train_steps
 from dimlib.vision import SecondLook, UNet
 from dimlib.vision.unet import Conv
 
@@ -105,7 +106,7 @@ def test_the_library_takes_it(make, shape, tmp_path):
 @every_network
 def test_muon_trains_the_matrices_inside_and_adam_the_rest(make, shape):
     model = dimlib.ScoreModel(make(), data_std=1.0)
-    muon, adam = _optimizers(model)
+    muon, adam = _optimizers(model, 1e-3)
     names = {id(p): name for name, p in model.net.named_parameters()}
     inside = {names[id(p)] for p in muon.param_groups[0]["params"]}
     outside = {names[id(p)] for p in adam.param_groups[0]["params"]}

@@ -36,8 +36,8 @@ OTHER = {
     "18_the_autoencoder_check": ["n_data=500", "n_points=100", "steps=20", "seed=1"],
     "19_relatives": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
     "20_table_2": ["data=squares 10", "n_data=300", "methods=['TwoNN', 'PCA']", "seed=1"],
-    "21_hard_cases": ["manifold=M2_Affine_3to5", "n_data=300", "steps=60", "methods=['TwoNN', 'PCA']", "seed=1"],
-    "22_your_own_data": ["steps=60", "batch_size=100", "n_repeats=2", "seed=1"],
+    "21_hard_cases": ["manifold=M2_Affine_3to5", "n_data=300", "max_steps=60", "methods=['TwoNN', 'PCA']", "seed=1"],
+    "22_your_own_data": ["max_steps=60", "batch_size=100", "n_repeats=2", "seed=1"],
     "23_your_own_diffusion_model": ["n_squares=3", "size=10", "n_data=500", "steps=40", "more_steps=20", "channels=16",
                                     "n_points=3", "schedule=linear", "seed=2"],
 }

@@ -23,5 +23,5 @@ def test_readme_and_book_show_the_same_lines():
 def test_the_ten_lines_find_the_dimension(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "data.npy", 7 * Sphere(2, 12, seed=1, offset=3.0).sample(2000).numpy())  # another scale
     monkeypatch.chdir(tmp_path)
-    exec(ten_lines("README.md").replace("DiffusionDimension()", "DiffusionDimension(steps=400)"), {})
+    exec(ten_lines("README.md").replace("DiffusionDimension()", "DiffusionDimension(max_steps=400)"), {})
     assert "dimension 2.00 ± 0.00" in capsys.readouterr().out

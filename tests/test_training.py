@@ -12,6 +12,7 @@ import dimlib
 from dimlib import training
 from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Plane
+from dimlib.machine import descent
 from dimlib.machine.compute import choose_device
 from dimlib.machine.progress import show
 from dimlib.networks import MLP
@@ -304,7 +305,7 @@ def test_the_points_of_a_batch_are_all_different_while_there_are_enough():
 
 
 def test_muon_has_no_decay_and_the_step_size_of_adam():
-    muon, _ = training._optimizers(model())
+    muon, _ = descent._optimizers(model(), 1e-3)
     assert muon.param_groups[0]["weight_decay"] == 0
     assert muon.param_groups[0]["adjust_lr_fn"] == "match_rms_adamw"
 
@@ -312,17 +313,57 @@ def test_muon_has_no_decay_and_the_step_size_of_adam():
 def test_a_layer_that_is_marked_is_trained_by_adam_whatever_its_name():
     m = model()
     m.net.linear, m.net.renamed = torch.nn.Identity(), m.net.linear
-    _, adam = training._optimizers(m)
+    _, adam = descent._optimizers(m, 1e-3)
     assert any(p is m.net.renamed.weight for p in adam.param_groups[0]["params"])
 
 
 def test_the_average_forgets_a_thousandth_of_itself_in_a_step():
-    ours, student = model(), model()
+    ours = model()
+    steps = descent.Descent(ours, lambda m, x: (0 * m(x, 0.1).sum(),), lr=1e-3)
     with torch.no_grad():
-        for a, b in zip(ours.parameters(), student.parameters(), strict=True):
+        for a, b in zip(ours.parameters(), steps.weights, strict=True):
             a.fill_(0), b.fill_(1)
-    training._average(ours, student, step=10**6)
+    steps.step(10**6, 0.0, DATA[:2])
     assert torch.allclose(weights(ours), torch.tensor(0.001))
+
+
+def test_a_step_is_that_of_the_optimiser_with_its_learning_rate():
+    """A full step and a part of it, by the same gradient: the weights move along one line."""
+    def moved(rate, lr):
+        ours = model()
+        steps = descent.Descent(ours, lambda m, x: ((m(x, 0.1) - 1).square().mean(),), lr=lr)
+        before = weights(steps.student)
+        steps.step(0, rate, DATA[:50])
+        return weights(steps.student) - before
+
+    assert torch.allclose(moved(0.25, 4e-3), moved(1.0, 1e-3), atol=1e-7) and moved(0.25, 4e-3).abs().max() > 5e-4
+
+
+def test_the_weight_of_the_loss_hides_small_noise_at_first_and_nothing_at_the_end(monkeypatch):
+    """σ²/(σ² + c²), where c falls from a tenth of the largest standard deviation to 0."""
+    seen = []
+
+    class Spy(descent.Descent):
+        def step(self, number, rate, noisy, x0, sigma, weight):
+            seen.append((sigma, weight))
+            return super().step(number, rate, noisy, x0, sigma, weight)
+
+    monkeypatch.setattr(training, "Descent", Spy)
+    train(model(), x=1000 * DATA, steps=4)
+    centred = (1000 * DATA - 1000 * DATA.mean(0)).double()
+    unit = torch.linalg.eigvalsh(centred.T @ centred / len(DATA))[-1].sqrt()
+    for step, (sigma, weight) in enumerate(seen):
+        c = 0.1 * unit * (1 - step / 4)
+        assert torch.allclose(weight.double(), sigma.double()**2 / (sigma.double()**2 + c**2), rtol=1e-4)
+
+
+def test_the_weighted_loss_is_what_is_minimised():
+    m = model()
+    x0, sigma, noise = training._batch(m, DATA, 40, seed=0, step=0)
+    weight = torch.linspace(0, 1, 40)
+    minimised, loss, _ = training._losses(lambda noisy, level: noisy, x0 + sigma[:, None] * noise, x0, sigma, weight)
+    assert minimised == pytest.approx((weight * noise.square().sum(1)).mean().item(), rel=1e-3)
+    assert loss == pytest.approx(noise.square().sum(1).mean().item(), rel=1e-3)
 
 
 def test_the_average_takes_the_buffers_of_the_student():
@@ -348,11 +389,11 @@ def test_the_norm_of_the_gradients_is_at_most_one(monkeypatch):
             norms.append(sum(p.grad.square().sum() for p in self.param_groups[0]["params"]).sqrt().item())
             super().step()
 
-    monkeypatch.setattr(training, "Adam", Spy)
+    monkeypatch.setattr(descent, "Adam", Spy)
     train(model(), 1000 * DATA, steps=3)
     assert max(norms) <= 1.001
     norms.clear()
-    monkeypatch.setattr(training, "MAX_GRADIENT_NORM", 1e9)
+    monkeypatch.setattr(descent, "MAX_GRADIENT_NORM", 1e9)
     train(model(), 1000 * DATA, steps=3)
     assert max(norms) > 1.1, "else there is nothing to see"
 

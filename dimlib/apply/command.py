@@ -42,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
                              "keep the first principal components")
         points, scores = min(MOST_POINTS, max(1, int(HELD_OUT * n))), default_scores(d)
         levels = len(set(options.sigmas or range(LEVELS)))
-        print(f"needs {options.steps} training steps, then {points} points × {scores} scores × {levels} noise levels = "
-              f"{points * scores * levels} evaluations", flush=True)
+        print(f"needs at most {options.max_steps} training steps, then {points} points × {scores} scores × "
+              f"{levels} noise levels = {points * scores * levels} evaluations", flush=True)
         started = time.perf_counter()
-        found = DiffusionDimension(sigmas=options.sigmas, steps=options.steps, random_state=options.seed,
+        found = DiffusionDimension(sigmas=options.sigmas, max_steps=options.max_steps, random_state=options.seed,
                                    device=options.device, verbose=True).fit(x)  # which prints the estimate
         _print_curve(found.curve_, found.estimate_)
         print(f"{time.perf_counter() - started:.0f} seconds", flush=True)
@@ -65,7 +65,8 @@ def _parser():
                     "and prints the dimension, the curve over noise levels, and the doubts.")
     parser.add_argument("data", metavar="DATA", help="npy, npz, csv, csv.gz, parquet, or a folder of images")
     parser.add_argument("--key", help="which array of an npz")
-    parser.add_argument("--steps", metavar="N", type=int, default=RECIPE.steps, help="training steps (%(default)s)")
+    parser.add_argument("--max-steps", metavar="N", type=int, default=RECIPE.max_steps,
+                        help="budget of training steps (%(default)s)")
     parser.add_argument("--sigmas", metavar="S", type=float, nargs="+", help="noise levels to ask at (from the data)")
     parser.add_argument("--seed", metavar="N", type=int, default=RECIPE.random_state,
                         help="seed of everything random (%(default)s)")

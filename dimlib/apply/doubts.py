@@ -4,8 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["about_the_data", "about_the_neighbours", "about_the_noise"]
+from .learning import Learned
 
+__all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training"]
+
+FEW_STEPS = 100        # the first round of the training
+STILL = 0.25           # of a direction: a larger fall of the loss in the last round can change the answer
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
@@ -23,6 +27,18 @@ def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple
         return []
     return [f"below σ = {plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of about that "
             "size, or the network has not learned such detail"]
+
+
+def about_the_training(learned: Learned, sigmas: NDArray, dimension: float) -> list[str]:
+    """Doubts because of how the training ended, for noise levels in the units of the data, and an answer."""
+    still = sigmas[learned.fall > STILL * (1 + dimension / 10)]
+    if len(still):
+        levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
+        return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
+    if learned.steps <= FEW_STEPS:
+        return [f"too few rows: after step {learned.steps} the network learned them by heart, so it was stopped there, "
+                "but curved directions are learned last"]
+    return []
 
 
 def about_the_neighbours(x: NDArray, median: float) -> list[str]:

@@ -7,9 +7,9 @@ the same recipe, in a frame of their own: centred, and in units of the largest s
 direction. So their origin and their units change nothing.
 """
 
-import copy
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,34 +28,41 @@ from ..networks import MLP
 from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..svd import spectrum
-from ..training import train_steps
-from .doubts import about_the_data, about_the_neighbours, about_the_noise
+from ..vision import SecondLook
+from .doubts import about_the_data, about_the_neighbours, about_the_noise, about_the_training
+from .learning import Learned, learn
 
 __all__ = ["DiffusionDimension"]
 
 LEVELS = 8               # noise levels of the curve
-SMALLEST = 0.01, 0.03    # the smallest is a quarter of the distance between neighbours, within these bounds
+SMALLEST = 0.004, 0.03   # bounds of the smallest noise level, in units of the largest standard deviation of the data
+THIN = 0.01              # directions with a smaller standard deviation, in these units, are not looked for
 LARGEST_ASKED = 0.5      # more noise hides the shape of the data
-LARGEST_TRAINED = 3.0
+LARGEST_TRAINED = 3.0    # ... on vectors; on images twice the largest that is asked
+ROWS_PER_STEP, IMAGES_PER_STEP = 500, 32
 LEAST_ROWS = 10
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 MOST_POINTS = 100        # points of the curve where their number is not given
-LOOK_EVERY = 50          # steps between two looks at the held-out rows
-TOLERANCE = 1.05         # the weights kept are the last ones whose held-out loss is within this factor of the smallest
 
 
 class DiffusionDimension(TransformerMixin, BaseEstimator):
     """Intrinsic dimension of the rows of X by the singular values of a diffusion model's scores.
 
-    A denoiser is trained on X without a tenth of the rows. At those rows the dimension is computed for several noise
-    levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024, with changes of this library).
+    X has the shape (N, d), or (N, channels, size, size) for square images, which get a network for images. All other
+    shapes are taken as rows of numbers. A denoiser is trained on X without a tenth of the rows. At those rows the
+    dimension is computed for several noise levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024,
+    with changes of this library).
 
     Args:
         denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X, in float32. Nothing is
             trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
-        sigmas: noise levels, at least two, in the units of X. Where not given, eight are chosen from the spread of X
-            and the distances between its rows.
-        steps, width, batch_size: training steps, width of the network, rows per step (at most all rows).
+        sigmas: noise levels, at least two, in the units of X. Where not given, eight are chosen. The largest is half of
+            the largest standard deviation of X in any direction. The smallest is a quarter of the distance between
+            neighbours or, for vectors, of the smallest standard deviation in any direction, if that is less: so thin
+            directions are seen.
+        max_steps: budget of training steps. The training ends earlier where the held-out loss has stopped falling.
+        width: width of the network for vectors.
+        batch_size: rows per step, at most all; 500, or 32 images, where not given.
         n_points: number of rows at which the dimension is computed; at most the held-out rows, and 100 where not given.
         random_state: seed of everything random. It is a number by default, so that a fit can be repeated.
         device: "auto", or the name of a torch device, on which a given denoiser must be.
@@ -67,6 +74,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         curve_: the `DimensionCurve`.
         sigma_: the noise level of the answer, and of ``predict``.
         denoiser_: the trained, or the given, denoiser.
+        learned_: how the training ended, a `Learned`; not where a denoiser was given.
         dimension_pw_: the dimension at each row of X, shape (N,), after ``fit_transform_pw`` only.
         n_features_in_: number of columns.
 
@@ -76,16 +84,17 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             type. MemoryError: too many columns.
     """
 
-    def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, steps: int = 1500,
-                 width: int = 192, batch_size: int = 500, n_points: int | None = None, random_state=0,
+    def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, max_steps: int = 3100,
+                 width: int = 192, batch_size: int | None = None, n_points: int | None = None, random_state=0,
                  device: str = "auto", verbose: bool = False):
-        self.denoiser, self.sigmas, self.steps, self.width = denoiser, sigmas, steps, width
+        self.denoiser, self.sigmas, self.max_steps, self.width = denoiser, sigmas, max_steps, width
         self.batch_size, self.n_points, self.random_state = batch_size, n_points, random_state
         self.device, self.verbose = device, verbose
 
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
         """Train a denoiser, compute the dimension, and warn if there are reasons to doubt it. y is not used."""
-        vars(self).pop("dimension_pw_", None)                              # of an earlier fit
+        for name in ("dimension_pw_", "learned_"):                         # of an earlier fit
+            vars(self).pop(name, None)
         X = self._checked(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31))
         order = torch.randperm(len(X), generator=stream(seed, "held out")).numpy()
@@ -97,16 +106,19 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         if self.denoiser is None:
             self._frame = frame
             scores_number(self._tensor(held[:1]), levels[0] / frame.unit, None)  # its errors come before the training
-            self._inner, stopped = self._train(self._tensor(held), self._tensor(kept), levels / frame.unit, seed)
+            self.learned_ = self._train(self._tensor(held), self._tensor(kept), levels / frame.unit, seed)
+            self._inner = self.learned_.model
             self.denoiser_ = InFrame(self._inner, frame)
         else:
-            self._frame, stopped, held = Frame(0.0, 1.0), [], X[order]
+            self._frame, held = Frame(0.0, 1.0), X[order]
             self._inner = self.denoiser_ = self.denoiser
         self._seed = seed
         self.curve_ = self._curve(self._tensor(held[: self.n_points or MOST_POINTS]), levels)
         estimate = self.curve_.estimate()
         means = self.curve_.dimension().mean(1)
-        doubts = (*estimate.warnings, *stopped, *about_the_data(X, estimate.sigma),
+        trained = [] if self.denoiser is not None else about_the_training(
+            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean)
+        doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
                   *about_the_neighbours(frame.into(X), estimate.median),
                   *about_the_noise(means, self.curve_.sigmas, estimate.mean, estimate.plateau))
         self.estimate_ = replace(estimate, warnings=doubts)
@@ -152,8 +164,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _check_parameters(self, n_points) -> None:
         """Errors that would otherwise come after the training. ``n_points`` rows can be asked for."""
-        for name in ("steps", "width", "batch_size", "n_points"):
-            if name != "n_points" or self.n_points is not None:
+        for name in ("max_steps", "width", "batch_size", "n_points"):
+            if name in ("max_steps", "width") or getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.n_points is not None and self.n_points > n_points:
             raise ValueError(f"n_points={self.n_points}: the dimension is computed at held-out rows, and there are "
@@ -172,7 +184,10 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             return np.unique(np.asarray(self.sigmas, dtype=float))
         neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
         spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
-        low, high = unit * np.clip(spacing / 4, *SMALLEST), unit * LARGEST_ASKED
+        some = kept[:2000].reshape(len(kept[:2000]), -1)
+        spreads = np.linalg.svd(some - some.mean(0), compute_uv=False) / len(some) ** 0.5
+        smallest = min(spacing, spreads[spreads > THIN].min()) if kept.ndim != 4 else spacing
+        low, high = unit * np.clip(smallest / 4, *SMALLEST), unit * LARGEST_ASKED
         low = max(low, getattr(self.denoiser, "sigma_min", low))
         high = min(high, getattr(self.denoiser, "sigma_max", high))
         if low >= high:
@@ -193,25 +208,35 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             replace(spectrum(self._inner, x, float(level / self._frame.unit), seed=self._seed, without=True),
                     sigma=float(level)) for level in bar))
 
-    def _train(self, held, kept, levels, seed):
-        """A denoiser for the given noise levels and those between, and a doubt if its training was stopped early."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = MLP(kept[0].numel(), self.width)
-        model = ScoreModel.for_data(net, kept, sigma_min=levels[0], sigma_max=max(LARGEST_TRAINED, levels[-1]))
-        run = train_steps(model, kept, self.steps, min(self.batch_size, len(kept)), seed=seed, device=self.device)
-        least, weights, kept_at = float("inf"), None, 0
-        for progress in show(run, self.steps, notebook=True) if self.verbose else run:
-            step = progress.step + 1
-            if step % LOOK_EVERY == 0 or step == self.steps:
-                loss = _loss(model, held, np.geomspace(levels[0], levels[-1], LEVELS), seed)
-                least = min(loss, least)
-                if loss <= TOLERANCE * least:
-                    weights, kept_at = copy.deepcopy(model.state_dict()), step
-        model.load_state_dict(weights)
-        doubt = (f"too few rows: from step {kept_at} of {self.steps} on the network learned them by heart, so it was "
-                 "stopped there, but curved directions are learned last")
-        return model, [doubt] if kept_at < self.steps / 2 else []
+    def _train(self, held, kept, levels, seed) -> Learned:
+        """A denoiser for the given noise levels and those between, in the frame of the data."""
+        images = kept.ndim == 4
+        networks = [_image_network] if images else [MLP, partial(MLP, waves=True)]
+
+        def make(network):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return network(kept, levels) if images else ScoreModel.for_data(
+                    network(kept[0].numel(), self.width), kept, sigma_min=levels[0],
+                    sigma_max=max(LARGEST_TRAINED, levels[-1]))
+
+        bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
+        return learn([partial(make, network) for network in networks], kept, held,
+                     np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps,
+                     self.batch_size or (IMAGES_PER_STEP if images else ROWS_PER_STEP), seed=seed, device=self.device,
+                     bar=bar)
+
+
+def _image_network(kept, levels) -> ScoreModel:
+    """A U-Net with a second look for square images."""
+    mean, std = kept.mean().item(), kept.std().item()
+    halvings = next((n for n in (2, 1) if kept.shape[-1] % 2**n == 0), 0)
+    if kept.shape[2] != kept.shape[3]:
+        raise ValueError(f"X holds images of {kept.shape[2]}×{kept.shape[3]} pixels: crop or pad them to squares, or "
+                         "give them as rows, X.reshape(len(X), -1)")
+    net = SecondLook([(grey - mean) / std for grey in (kept.min().item(), kept.max().item())], std / (2 * levels[-1]),
+                     size=kept.shape[2], channels_in=kept.shape[1], multipliers=[1, 2, 4][: halvings + 1])
+    return ScoreModel(net, std, mean, sigma_min=levels[0], sigma_max=2 * levels[-1])
 
 
 @dataclass(frozen=True)
@@ -250,21 +275,10 @@ class InFrame:
 
 
 def _frame(kept: NDArray) -> Frame:
-    """The mean of the rows, and the largest standard deviation that they have in any direction."""
-    center = kept.mean(0)
+    """The mean of the rows (of images: of all their pixels), and the largest standard deviation in any direction."""
+    center = kept.mean(0) if kept.ndim != 4 else kept.mean()
     some = (kept[:2000] - center).reshape(min(len(kept), 2000), -1)
     size = np.abs(some).max()
     if size == 0 or not (kept.max(0) > kept.min(0)).any():
         raise ValueError("all rows of X are the same: constant data have no directions to count")
     return Frame(center, float(size * np.linalg.norm(some / size - (some / size).mean(0), 2) / len(some) ** 0.5))
-
-
-@torch.no_grad()
-def _loss(model: ScoreModel, held: Tensor, sigmas: NDArray, seed: int) -> float:
-    """Denoising loss at held-out rows in ε units, mean over the noise levels. The noise depends on the seed only."""
-    generator = stream(seed, "held-out loss", held.device)
-    losses = []
-    for sigma in sigmas:
-        noise = torch.randn(held.shape, generator=generator, device=held.device)
-        losses.append(((model(held + sigma * noise, sigma) - held) / sigma).square().flatten(1).sum(1).mean())
-    return torch.stack(losses).mean().item()

@@ -23,8 +23,8 @@ def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:
 
     Args:
         path: an array (npy, npz); or a table (csv, csv.gz, parquet) with one row for each point, with or without names
-            of columns; or a folder of images of one size. Images become grey (N, h, w) or RGB (N, h, w, 3) values from
-            0 to 1, without transparency.
+            of columns; or a folder of images of one size. Images become grey (N, 1, h, w) or RGB (N, 3, h, w) values
+            from 0 to 1, without transparency.
         key: name of the array in an npz file; needed if it has several.
 
     The cells of a csv file have commas, semicolons, tabs or spaces between them; with semicolons or tabs, decimals may
@@ -127,4 +127,6 @@ def _images(folder):
                     raise Refused(f"{path} is {sizes[-1]}, and {paths[0].name} is {sizes[0]}: make all the same")
                 check_size(folder, 8 * len(paths) * image.width * image.height * len(colours))  # x and its copy
                 x.append(np.asarray(image.convert(colours), dtype=np.float32) / 255)
-    return np.stack(x), f"folder of images, {sizes[0]}"
+    images = np.stack(x)
+    images = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+    return images, f"folder of images, {sizes[0]}"

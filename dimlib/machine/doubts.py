@@ -3,11 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
+__all__ = ["SHARE", "about_the_answer", "about_the_plateau", "largest_excess"]
 
-DRIFT = 0.3, 0.03    # a larger change of the mean dimension along a plateau, also in units of it, is a slope
+DRIFT = 0.25, 0.025   # a larger change of the mean dimension along a plateau, also in units of it, is a slope
 SHARE = 0.1          # of the points: more are not an exception
-SIMILAR = 2 / 3      # of the length of the plateau: another one as long is as good
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
@@ -19,14 +18,14 @@ def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
     return 1 + 0.1 * k + 0.01 * d
 
 
-def about_the_plateau(answers: NDArray, sigmas: NDArray, runs: list[tuple[int, int]], first: int,
+def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[int, int]], first: int,
                       last: int) -> list[str]:
     """Doubts about the plateau from level ``first`` to ``last``.
 
     Args:
         answers: dimension at each noise level and point, shape (S, P).
         sigmas: noise levels, shape (S,).
-        runs: first and last level of all plateaus.
+        plateaus: first and last level of all plateaus.
     """
     means, found = answers.mean(1), []
     here = means[first:last + 1]
@@ -37,26 +36,25 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, runs: list[tuple[int, i
                      f"only σ = {sigmas[first]:.3g} has a dimension, all other noise levels give 0: use levels near it")
     if np.ptp(here) > max(DRIFT[0], DRIFT[1] * here.mean()):
         found.append(f"the dimension changes from {here[0]:.2f} to {here[-1]:.2f} along its plateau: it may be a slope")
-    length = np.log(sigmas[last] / sigmas[first])
-    for i, j in runs:
-        apart, as_long = j < first or i > last, np.log(sigmas[j] / sigmas[i]) >= SIMILAR * length
-        if i < j and apart and as_long and means[i] >= 0.5 and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
+    for i, j in plateaus:
+        as_long = np.log(sigmas[j] / sigmas[i]) >= np.log(sigmas[last] / sigmas[first])
+        if i != first and as_long and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
             found.append(f"another plateau, σ = {sigmas[i]:.3g} to {sigmas[j]:.3g}, has the dimension "
                          f"{means[i:j + 1].mean():.3g}: data can have one at each scale")
             break
     return found
 
 
-def about_the_answer(answer: NDArray, d: int, n_scores: float, excess: float, disagreement: float,
+def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_most: float, disagreement: float,
                      weak: float) -> list[str]:
     """Doubts about the dimension at P points, shape (P,), at one noise level.
 
     Args:
         d, n_scores: ambient dimension, and number of scores K.
-        excess: denoising loss minus dimension, mean over the points.
+        loss, at_most: the mean denoising loss, and the upper bound of the dimension that comes from it.
         disagreement, weak: shares of the points where the rules disagree, and where there is no clear gap.
     """
-    median = np.median(answer)
+    median, excess = np.median(answer), loss - answer.mean()
     unlike = np.abs(answer - median) > max(0.5, 0.1 * median)
     values, counts = np.unique(answer, return_counts=True)
     common = sorted(values[np.argsort(-counts)[:4]])
@@ -67,6 +65,9 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, excess: float, di
         (unlike.mean() > SHARE, f"the points differ ({shares} of them): the mean is one of unlike points"),
         (disagreement > SHARE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > SHARE, f"no two populations of singular values at {weak:.0%} of the points"),
+        (answer.mean() > at_most,
+         f"the denoising loss is {loss:.1f}, and it is never much smaller than the dimension: perhaps σ is too large "
+         "for the size or the curvature of the data"),
         (excess > largest_excess(answer.mean(), d),
          f"the denoising loss is {excess:.1f} above the dimension: the denoiser is not exact at this noise level "
          "(train longer, if it was trained), or σ is too large for the curvature of the data")]

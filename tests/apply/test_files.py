@@ -96,8 +96,9 @@ KINDS = {
     "a.parquet": (lambda p: named(["u", "v", "w"]).to_parquet(p), X, "parquet table"),
     "kinds.parquet": (lambda p: pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": [True, False], "c": [1.5, 2]})
                       .to_parquet(p), np.array([[1, 1, 1.5], [2, 0, 2]]), "parquet table"),
-    "grey": (lambda p: save_images(p, GREY), GREY / np.float32(255), "folder of images, 4×3 grey"),
-    "rgb": (lambda p: save_images(p, RGB, "bmp"), RGB / np.float32(255), "folder of images, 4×3 RGB"),
+    "grey": (lambda p: save_images(p, GREY), GREY[:, None] / np.float32(255), "folder of images, 4×3 grey"),
+    "rgb": (lambda p: save_images(p, RGB, "bmp"), np.moveaxis(RGB, -1, 1) / np.float32(255),
+            "folder of images, 4×3 RGB"),
 }
 
 
@@ -116,8 +117,8 @@ def test_an_array_of_an_npz_is_chosen_by_its_key():
 
 def test_jpegs_transparent_and_black_and_white_images_are_read():
     save_images("jpg", RGB, "jpg")
-    assert files.read("jpg")[0].shape == (12, 3, 4, 3)
-    for mode, shape in {"RGBA": (3, 4, 3), "P": (3, 4, 3), "LA": (3, 4), "1": (3, 4)}.items():
+    assert files.read("jpg")[0].shape == (12, 3, 3, 4)
+    for mode, shape in {"RGBA": (3, 3, 4), "P": (3, 3, 4), "LA": (1, 3, 4), "1": (1, 3, 4)}.items():
         os.mkdir(mode)
         Image.fromarray(RGB[0]).convert("L" if mode == "LA" else "RGB").convert(mode).save(f"{mode}/a.png")
         x, _ = files.read(mode)

@@ -1,0 +1,141 @@
+"""Training to rest: rounds that double, the weights with the smallest loss, and when it ends."""
+
+import numpy as np
+import pytest
+import torch
+
+from dimlib.apply import learning
+from dimlib.apply.doubts import about_the_training
+from dimlib.apply.learning import Learned, held_out_losses, learn
+from dimlib.data import exact
+from dimlib.data.manifolds import Sphere
+from dimlib.networks import MLP
+from dimlib.score import ScoreModel
+
+SPHERE = Sphere(2, 6, seed=1)
+X = SPHERE.sample(60, seed=1)
+SIGMAS = (0.1, 0.2)
+
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    return ScoreModel.for_data(MLP(6, width=8, blocks=1), X, sigma_min=0.05)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Training and measuring are replaced: ``told(*rounds)`` gives the losses of each round, (levels, rows)."""
+    def told(*rounds):
+        done, waiting = [], iter(rounds)
+
+        def train_steps(model, x, steps, *rest):
+            done.append(steps)
+            torch.nn.init.constant_(model.net.linear.bias, len(done))      # the number of the round
+            return iter(())
+
+        monkeypatch.setattr(learning, "train_steps", train_steps)
+        monkeypatch.setattr(learning, "held_out_losses", lambda *_: np.asarray(next(waiting), float))
+        return done
+    return told
+
+
+def same(value, other=None):
+    """Losses of 50 rows at two noise levels, with noise of 17 % that the rows share from round to round."""
+    noise = np.random.default_rng(0).normal(0, 0.17, 50)
+    return np.array([value * (1 + noise), (value if other is None else other) * (1 + noise)])
+
+
+def test_rounds_double_while_the_loss_falls_and_the_budget_is_kept(told):
+    done = told(same(9), same(8), same(7), same(6))
+    found = learn([make], X, X, SIGMAS, max_steps=1000)
+    assert done == [100, 200, 400, 300] and found.tried == found.steps == 1000
+    assert found.fall == pytest.approx([1, 1], rel=0.1)
+
+
+def test_a_fall_of_a_few_percent_is_rest(told):
+    done = told(same(9), same(8.9), same(1))
+    found = learn([make], X, X, SIGMAS)
+    assert done == [100, 200] and found.steps == 300 and not found.fall.any()
+
+
+def test_one_level_that_falls_is_enough_to_go_on(told):
+    done = told(same(9, 5), same(9, 4), same(9, 4))
+    learn([make], X, X, SIGMAS)
+    assert done == [100, 200, 400]
+
+
+def test_a_fall_that_can_be_chance_is_rest(told):
+    rows = np.random.default_rng(1).normal(9, 5, (2, 2, 10))               # a new noise in each round
+    rows[1] -= rows[1].mean(1, keepdims=True) - rows[0].mean(1, keepdims=True) + 0.9
+    done = told(*rows, same(1))
+    learn([make], X, X, SIGMAS)
+    assert done == [100, 200]
+
+
+def test_a_loss_that_rises_ends_it_and_the_weights_of_before_are_kept(told):
+    done = told(same(9), same(7), same(8))
+    found = learn([make], X, X, SIGMAS)
+    assert done == [100, 200, 400] and (found.steps, found.tried) == (300, 700) and not found.fall.any()
+    assert found.model.net.linear.bias.unique().tolist() == [2] and found.loss == pytest.approx(same(7).mean(1))
+
+
+def test_of_two_networks_the_better_one_goes_on_alone(told):
+    done = told(same(9), same(8), same(7), same(9), same(5), same(4), same(4))
+    found = learn([make, lambda: make(1)], X, X, SIGMAS)
+    assert done == [100, 200, 400] * 2 + [800]
+    assert found.steps == 1500 and found.model.net.linear.bias.unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("last, kept", [(7.6, 700), (7.8, 300)])
+def test_of_rounds_within_a_tenth_of_the_smallest_loss_the_last_is_kept(told, last, kept):
+    told(same(9), same(7), same(last))
+    assert learn([make], X, X, SIGMAS).steps == kept
+
+
+def test_levels_count_by_the_ratio_of_their_losses(told):
+    """One at 100 falls by 1, one at 1 rises by a half: worse."""
+    told(same(100, 1.0), same(99, 1.5))
+    assert learn([make], X, X, SIGMAS, max_steps=300).steps == 100
+
+
+def test_each_round_has_batches_of_its_own(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(learning, "train_steps", lambda *args: seeds.append(args[5]) or iter(()))
+    falling = iter([same(9), same(8), same(7)])
+    monkeypatch.setattr(learning, "held_out_losses", lambda *_: next(falling))
+    learn([make], X, X, SIGMAS, max_steps=700, seed=5)
+    assert len(set(seeds)) == 3
+
+
+def test_the_held_out_loss_of_the_exact_denoiser_is_the_dimension():
+    losses = held_out_losses(exact.denoiser(SPHERE), SPHERE.sample(4000, seed=3), [0.01, 0.02])
+    assert losses.shape == (2, 4000) and losses.mean(1) == pytest.approx([2, 2], abs=0.15)
+
+
+def test_the_held_out_loss_has_the_same_noise_each_time():
+    first, again, other = (held_out_losses(make(), X, SIGMAS, seed) for seed in (0, 0, 1))
+    assert (first == again).all() and (first != other).all()
+
+
+def test_a_sphere_is_learned():
+    held = SPHERE.sample(100, seed=2)
+    found = learn([make], SPHERE.sample(1000, seed=3), held, SIGMAS, max_steps=700, device="cpu")
+    assert found.loss == pytest.approx([2, 2], abs=0.6)
+
+
+# ---------------------------------------------------------------- its doubts
+
+def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
+    return Learned(None, np.ones(2), 1.0, steps, tried, np.array(fall))
+
+
+def test_a_loss_that_still_falls_is_named_with_its_level():
+    (doubt,) = about_the_training(learned(fall=(0.05, 0.4)), np.array([0.1, 0.2]), dimension=1)
+    assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
+    assert not about_the_training(learned(fall=(0.05, 0.4)), np.array([0.1, 0.2]), dimension=10)
+
+
+def test_a_network_that_was_stopped_after_its_first_round_is_a_doubt():
+    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1)
+    assert "too few rows" in doubt and "100" in doubt
+    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1)
