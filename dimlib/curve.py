@@ -13,7 +13,7 @@ from .svd import CONTRAST, Spectrum, spectrum
 
 __all__ = ["DimensionCurve", "Estimate", "dimension_curve"]
 
-AGREE = 0.3  # largest difference of the dimensions of two noise levels that agree, mean over the points
+AGREE = 0.4  # largest difference of the dimensions of two noise levels that agree, mean over the points
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +91,7 @@ class DimensionCurve:
     def estimate(self, rule: str = "recommended") -> Estimate:
         """The answer on the plateau at the smallest noise levels, since larger noise hides what is thin or bent.
 
-        A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.3, on
+        A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
         average over the points. Where there is another one, a plateau at 0 is set aside (noise much larger than the
         data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in the
         data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
@@ -116,7 +116,7 @@ class DimensionCurve:
         best = max(range(first, last + 1), key=lambda i: (clear[i], np.median(self.spectra[i].contrast)))
         at, loss = self.spectra[best], losses[best]
         at_most = loss + 2 * np.hypot(np.nan_to_num(_over_points(at.loss)), (2 * loss / at.n_scores) ** 0.5)
-        doubts = (about_the_plateau(answers, sigmas, plateaus, first, last)
+        doubts = (about_the_plateau(answers, sigmas, plateaus, first, last, best)
                   + about_the_answer(answers[best], d, at.n_scores, loss, at_most, at.disagreement, weak[best]))
         named = tuple((float(sigmas[i]), float(sigmas[j]), float(means[i:j + 1].mean())) for i, j in sorted(plateaus))
         return Estimate(answers[best], float(sigmas[best]), (float(sigmas[first]), float(sigmas[last])), tuple(doubts),

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 __all__ = ["SHARE", "about_the_answer", "about_the_plateau", "largest_excess"]
 
-DRIFT = 0.25, 0.025   # a larger change of the mean dimension along a plateau, also in units of it, is a slope
+DRIFT = 0.15, 0.015  # a larger change of the mean dimension near the answer, also in units of it, is a slope
+NEAR = 4             # ratio of noise levels
 SHARE = 0.1          # of the points: more are not an exception
 
 
@@ -19,8 +20,8 @@ def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
 
 
 def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[int, int]], first: int,
-                      last: int) -> list[str]:
-    """Doubts about the plateau from level ``first`` to ``last``.
+                      last: int, best: int) -> list[str]:
+    """Doubts about the plateau from level ``first`` to ``last``, whose level ``best`` gives the answer.
 
     Args:
         answers: dimension at each noise level and point, shape (S, P).
@@ -34,8 +35,11 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
         found.append("no plateau: the dimension changes with every noise level; read the curve, not one number"
                      if (others >= 0.5).any() or not len(others) else
                      f"only σ = {sigmas[first]:.3g} has a dimension, all other noise levels give 0: use levels near it")
-    if np.ptp(here) > max(DRIFT[0], DRIFT[1] * here.mean()):
-        found.append(f"the dimension changes from {here[0]:.2f} to {here[-1]:.2f} along its plateau: it may be a slope")
+    near = np.arange(first, last + 1)[np.abs(np.log(sigmas[first:last + 1] / sigmas[best])) <= np.log(1.001 * NEAR)]
+    a, b = near[0], near[-1]
+    if np.ptp(means[near]) > max(DRIFT[0], DRIFT[1] * means[best]):
+        found.append(f"the dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} and "
+                     f"{sigmas[b]:.3g}: it may be a slope")
     for i, j in plateaus:
         as_long = np.log(sigmas[j] / sigmas[i]) >= np.log(sigmas[last] / sigmas[first])
         if i != first and as_long and abs(means[i:j + 1].mean() - here.mean()) > 0.5:

@@ -77,8 +77,8 @@ def test_an_answer_with_doubts_is_three(folder, capsys):
 
 
 def test_an_answer_without_doubts_is_zero(folder, capsys):
-    np.save("a.npy", np.random.default_rng(0).normal(size=(400, 3)))
-    assert main(["a.npy", "--max-steps", "150", "--device", "cpu", "--sigmas", "0.3", "0.2", "0.4"]) == 0
+    np.save("a.npy", np.random.default_rng(0).normal(size=(600, 3)))
+    assert main(["a.npy", "--max-steps", "300", "--device", "cpu", "--sigmas", "0.3", "0.2", "0.4"]) == 0
     done = capsys.readouterr().out
     assert "3 noise levels" in done and "dimension 3.00 ± 0.0" in done and "warning" not in done
 
