@@ -339,6 +339,13 @@ def test_a_step_is_that_of_the_optimiser_with_its_learning_rate():
     assert torch.allclose(moved(0.25, 4e-3), moved(1.0, 1e-3), atol=1e-7) and moved(0.25, 4e-3).abs().max() > 5e-4
 
 
+def test_a_step_leaves_no_graph_behind():
+    """A graph that is kept between two steps cannot be captured on a GPU, and grows."""
+    steps = descent.Descent(model(), lambda m, x: (m(x, 0.1).square().sum(), m(x, 0.1)), lr=1e-3)
+    (kept,) = steps.step(0, 1.0, DATA[:5])
+    assert not any(t.requires_grad for t in (kept, *steps._before))
+
+
 def test_the_weight_of_the_loss_hides_small_noise_at_first_and_nothing_at_the_end(monkeypatch):
     """σ²/(σ² + c²), where c falls from a tenth of the largest standard deviation to 0."""
     seen = []

@@ -41,7 +41,8 @@ class Descent:
         Raises:
             FloatingPointError: a loss that is not finite.
         """
-        torch._foreach_copy_(self._before, self.weights)
+        with torch.no_grad():                                              # a copy with gradients breaks CUDA graphs
+            torch._foreach_copy_(self._before, self.weights)
         loss, *others = self._full_step(*tensors)                          # with the learning rate lr
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss at step {number} is {loss.item()}: lower lr={self.lr:g}, or scale the "
