@@ -1,5 +1,6 @@
 """On a GPU, where there is one: the same answers, in full precision, from models trained and samples drawn there."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -92,3 +93,18 @@ def test_samples_are_drawn_on_the_gpu():
     assert sphere.distance(x.cpu()).max() < 1e-3
     made = reverse_diffusion(unet().to(GPU), 3, (1, 32, 32), noise_schedule(0.01, 1.0, 5), device="cuda")
     assert made.shape == (3, 1, 32, 32) and made.isfinite().all()
+
+
+@pytest.mark.parametrize("network", [lambda: MLP(8, width=16), lambda: SecondLook([-1, 2], 0.5, size=8, channels=8)])
+def test_steps_of_a_cuda_graph_are_the_steps(network):
+    """The same losses, and the same weights at the end, up to the order of sums."""
+    torch.manual_seed(0)
+    net = network()
+    x = torch.randn(200, *((8,) if isinstance(net, MLP) else (1, 8, 8)))
+    found = []
+    for graph in (False, True):
+        model = ScoreModel(copy.deepcopy(net), data_std=1.0)
+        losses = [p.loss for p in train_steps(model, x, 60, 50, lr=1e-3, device="cuda", cuda_graph=graph)]
+        found.append((torch.tensor(losses), torch.cat([w.detach().flatten() for w in model.parameters()])))
+    assert torch.allclose(found[0][0], found[1][0], rtol=0.05)
+    assert (found[0][1] - found[1][1]).norm() < 0.05 * found[0][1].norm()

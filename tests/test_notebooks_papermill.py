@@ -19,7 +19,7 @@ OTHER = {
     "02_the_theorem": ["dim=5", "ambient_dim=30", "seed=4"],
     "03_from_directions_to_a_number": ["seed=1"],
     "04_dimension_has_a_scale": ["seed=1"],
-    "05_learning_the_score": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "width=32"],
+    "05_learning_the_score": ["hard_steps=20", "dim=3", "ambient_dim=20", "n_data=500", "steps=60", "width=32"],
     "06_sampling": ["dim=3", "ambient_dim=20", "n_samples=300", "steps=60", "width=32"],
     "07_spheres": ["dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=5", "seed=2"],
     "08_union": ["n_data=600", "steps=60", "n_points=20", "seed=2"],

@@ -21,6 +21,7 @@ from dimlib.apply import estimator
 from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_noise
 from dimlib.data import exact, manifolds
 from dimlib.machine import compute
+from dimlib.vision import SecondLook
 
 BRIEF = {"max_steps": 20, "width": 32}  # for what does not depend on a good network
 
@@ -369,6 +370,39 @@ def test_the_recipe_s_levels_and_range(quiet):
     unit = fitted.denoiser_.frame.unit
     assert fitted.curve_.sigmas[[0, -1]] == pytest.approx([0.02, unit / 2]) and len(fitted.curve_.sigmas) == 8
     assert fitted.denoiser_.sigma_max == pytest.approx(3 * unit)
+
+
+def test_images_get_a_network_for_images(quiet):
+    """Bars whose grey value is the only coordinate, at 8 × 8 pixels."""
+    grey = np.random.default_rng(0).random((60, 1, 1, 1))
+    images = np.broadcast_to(grey * np.linspace(0.2, 1, 8), (60, 1, 8, 8)).copy()
+    fitted = DiffusionDimension(max_steps=8, n_points=2).fit(images)
+    net = fitted._inner.net
+    assert isinstance(net, SecondLook) and net.config["size"] == 8 and net.config["channels_in"] == 1
+    ends = np.array([images.min(), images.max()]) - images.mean()          # black and white, as the network gets them
+    assert np.array(net.config["ends"]) * fitted._inner.data_std * fitted._frame.unit == pytest.approx(ends, abs=0.05)
+    assert fitted.predict(images[:3]).shape == (3,)
+    assert not hasattr(DiffusionDimension(**BRIEF).fit(images.reshape(60, -1))._inner.net, "look")
+
+
+def test_images_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match="images of 8×6 pixels: crop or pad them to squares"):
+        DiffusionDimension(max_steps=2).fit(np.random.default_rng(0).random((30, 1, 8, 6)))
+
+
+def test_small_noise_levels_are_for_thin_directions():
+    """A sheet whose thickness is .03 of its length needs levels well below that; a round one does not."""
+    draw = np.random.default_rng(0).normal(size=(400, 4))
+    smallest = [DiffusionDimension()._levels(x[:40], x[40:], 1.0)[0] for x in (draw, draw * [1, 1, 1, 0.03])]
+    assert smallest[0] == pytest.approx(0.03) and smallest[1] == pytest.approx(0.03 / 4, rel=0.1)
+
+
+def test_how_the_training_ended_is_told(quiet):
+    fitted = DiffusionDimension(**BRIEF).fit(X)
+    assert fitted.learned_.tried == 20 and fitted.learned_.loss.shape == (8,)
+    assert any("still learning" in doubt for doubt in fitted.estimate_.warnings)
+    given = fitted.set_params(denoiser=fitted.denoiser_).fit(X)
+    assert not hasattr(given, "learned_") and not any("learning" in doubt for doubt in given.estimate_.warnings)
 
 
 # ---------------------------------------------------------------- scikit-learn's habits
