@@ -69,7 +69,7 @@ def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tens
 
     Args:
         networks: functions that make an untrained model each.
-        kept, held: rows to train on, and rows to measure the loss at.
+        kept, held: rows to train on, and rows to measure the loss at, which must be on the device.
         sigmas: noise levels at which the loss is measured.
         max_steps: the budget of steps.
         bar: a progress bar, called with the iterator of a round and its number of steps.
