@@ -14,6 +14,7 @@ RISE = 0.5             # of the mean dimension below the plateau; noise in the d
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
 FAR_IN_COLUMN = 50     # ... or, in one column, that many times as far as half of the values
+FEW = 0.1              # share of the rows: if more are far, they are a part of the data
 SCALES = 100           # ratio of the standard deviations of two columns
 NEIGHBOURS, LEAST_ROWS = 10, 500
 RELIABLE = 8           # dimensions up to which distances to that many neighbours tell the dimension
@@ -36,8 +37,8 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float) -> l
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
     if learned.steps <= FEW_STEPS:
-        return [f"too few rows: after step {learned.steps} the network learned them by heart, so it was stopped there, "
-                "but curved directions are learned last"]
+        return [f"too few rows: after step {learned.steps} the network only learned them by heart, so its training ended "
+                "there, perhaps before it had learned how the data bend"]
     return []
 
 
@@ -89,13 +90,13 @@ def about_the_data(x: NDArray, sigma: float) -> list[str]:
 
 
 def _outliers(rows: NDArray) -> int:
-    """Number of rows that are far from the others, as a whole or in one column."""
+    """Number of rows that are far from the others, as a whole or in one column, where only a few rows are."""
     off = np.abs(rows - np.median(rows, axis=0))
-    size = np.linalg.norm(off, axis=1)
+    size = np.linalg.norm(off, axis=1, keepdims=True)
     typical = np.median(off, axis=0)
     usual = typical > 0                                                    # half of the values are not the same
-    far = (off[:, usual] > FAR_IN_COLUMN * typical[usual]).any(axis=1)
-    return int((far | (size > FAR * np.median(size))).sum())
+    far = np.hstack([off[:, usual] > FAR_IN_COLUMN * typical[usual], size > FAR * np.median(size)])
+    return int(far[:, far.mean(axis=0) <= FEW].any(axis=1).sum())
 
 
 def _steps(rows: NDArray) -> NDArray:

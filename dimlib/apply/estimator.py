@@ -210,25 +210,31 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _train(self, held, kept, levels, seed) -> Learned:
         """A denoiser for the given noise levels and those between, in the frame of the data."""
-        images = kept.ndim == 4
-        networks = [_image_network] if images else [MLP, partial(MLP, waves=True)]
+        if kept.ndim == 4:
+            models, batch_size = [_for_images], IMAGES_PER_STEP
+        else:
+            models = [partial(_for_rows, width=self.width, waves=waves) for waves in (False, True)]
+            batch_size = ROWS_PER_STEP
 
-        def make(network):
+        def make(model):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return network(kept, levels) if images else ScoreModel.for_data(
-                    network(kept[0].numel(), self.width), kept, sigma_min=levels[0],
-                    sigma_max=max(LARGEST_TRAINED, levels[-1]))
+                return model(kept, levels)
 
         bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
-        return learn([partial(make, network) for network in networks], kept, held,
-                     np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps,
-                     self.batch_size or (IMAGES_PER_STEP if images else ROWS_PER_STEP), seed=seed, device=self.device,
-                     bar=bar)
+        return learn([partial(make, model) for model in models], kept, held,
+                     np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps, self.batch_size or batch_size, seed=seed,
+                     device=self.device, bar=bar)
 
 
-def _image_network(kept, levels) -> ScoreModel:
-    """A U-Net with a second look for square images."""
+def _for_rows(kept, levels, width, waves) -> ScoreModel:
+    """An untrained model with an MLP."""
+    return ScoreModel.for_data(MLP(kept[0].numel(), width, waves=waves), kept, sigma_min=levels[0],
+                               sigma_max=max(LARGEST_TRAINED, levels[-1]))
+
+
+def _for_images(kept, levels) -> ScoreModel:
+    """An untrained model with a U-Net with a second look, for square images."""
     mean, std = kept.mean().item(), kept.std().item()
     halvings = next((n for n in (2, 1) if kept.shape[-1] % 2**n == 0), 0)
     if kept.shape[2] != kept.shape[3]:

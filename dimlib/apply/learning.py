@@ -2,8 +2,8 @@
 
 The training goes in rounds of 100, 200, 400, … steps, each with the whole schedule of `training`. After each round the
 denoising loss is measured at the held-out rows, at several noise levels, with the same noise after each round: so the
-difference of two rounds has much less chance in it than each loss. The weights of the last round are kept whose loss is
-within a tenth of the smallest: a longer training learns more bends, though it may move the points a little.
+difference of two rounds has much less chance in it than each loss. Of the rounds whose loss is at most a tenth above the
+smallest, the last one is kept: it has learned most of how the data bend, even where it moves the points a little.
 """
 
 import copy
@@ -61,7 +61,7 @@ def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float], s
 
 
 def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tensor, sigmas: Sequence[float],
-          max_steps: int = 3100, batch_size: int = 500, lr: float = 5e-3, seed: int = 0, device: str = "auto",
+          max_steps: int = 3100, batch_size: int = 500, seed: int = 0, device: str = "auto",
           bar: Callable = lambda run, steps: run) -> Learned:
     """Train until the held-out loss falls at no noise level any more, or rises, or max_steps are done.
 
@@ -72,6 +72,9 @@ def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tens
         kept, held: rows to train on, and rows to measure the loss at, which must be on the device.
         sigmas: noise levels at which the loss is measured.
         max_steps: the budget of steps.
+        batch_size: rows for each step, at most all.
+        seed: seed of batches and noise.
+        device: "auto", or the name of a torch device.
         bar: a progress bar, called with the iterator of a round and its number of steps.
     """
     def train(found: Learned, rows: NDArray, until: int) -> tuple[Learned, NDArray]:
@@ -79,7 +82,7 @@ def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tens
         while found.fall.any() and found.tried < until:
             model = copy.deepcopy(found.model)
             steps = min(FIRST + found.tried, until - found.tried)
-            run = train_steps(model, kept, steps, min(batch_size, len(kept)), lr, seed + found.tried, device)
+            run = train_steps(model, kept, steps, min(batch_size, len(kept)), seed=seed + found.tried, device=device)
             for _ in bar(run, steps):
                 pass
             found, rows = _better(found, rows, model, held_out_losses(model, held, sigmas, seed), steps)

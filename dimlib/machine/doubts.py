@@ -70,8 +70,8 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
         (disagreement > SHARE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > SHARE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
-         f"the denoising loss is {loss:.1f}, and it is never much smaller than the dimension: perhaps σ is too large "
-         "for the size or the curvature of the data"),
+         f"the denoising loss, {loss:.1f}, is smaller than the dimension: this happens only where σ is too large for the "
+         "size or the curvature of the data"),
         (excess > largest_excess(answer.mean(), d),
          f"the denoising loss is {excess:.1f} above the dimension: the denoiser is not exact at this noise level "
          "(train longer, if it was trained), or σ is too large for the curvature of the data")]

@@ -122,7 +122,7 @@ def test_doubt_about_noise_in_the_data():
 
 @pytest.mark.slow
 def test_doubt_about_too_few_rows():
-    with pytest.warns(UserWarning, match=r"too few rows: after step 100 the network learned them by heart"):
+    with pytest.warns(UserWarning, match=r"too few rows: after step 100 the network only learned them by heart"):
         DiffusionDimension(max_steps=600).fit(np.random.default_rng(0).normal(size=(40, 20)))
 
 
@@ -395,6 +395,20 @@ def test_small_noise_levels_are_for_thin_directions():
     draw = np.random.default_rng(0).normal(size=(400, 4))
     smallest = [DiffusionDimension()._levels(x[:40], x[40:], 1.0)[0] for x in (draw, draw * [1, 1, 1, 0.03])]
     assert smallest[0] == pytest.approx(0.03) and smallest[1] == pytest.approx(0.03 / 4, rel=0.1)
+
+
+def test_missing_values_in_many_columns_are_outliers():
+    rows = np.random.default_rng(0).normal(size=(1000, 20))
+    rows[np.random.default_rng(1).random(rows.shape) < 0.01] = -9999
+    assert any(f"{(rows == -9999).any(axis=1).sum()} of 1000 rows are outliers" in doubt
+               for doubt in about_the_data(rows, 0.01))
+
+
+def test_rows_are_no_outliers_if_they_are_many():
+    """Two lines that cross: in each column half of the values are 0, and the others are far from these."""
+    line = np.linspace(-1, 1, 200)
+    cross = np.concatenate([np.c_[line, 1e-4 * line], np.c_[1e-4 * line, line]])
+    assert not any("outliers" in doubt for doubt in about_the_data(cross, 0.01))
 
 
 def test_how_the_training_ended_is_told(quiet):

@@ -28,7 +28,7 @@ def told(monkeypatch):
     def told(*rounds):
         done, waiting = [], iter(rounds)
 
-        def train_steps(model, x, steps, *rest):
+        def train_steps(model, x, steps, *rest, **options):
             done.append(steps)
             torch.nn.init.constant_(model.net.linear.bias, len(done))      # the number of the round
             return iter(())
@@ -100,7 +100,7 @@ def test_levels_count_by_the_ratio_of_their_losses(told):
 
 def test_each_round_has_batches_of_its_own(monkeypatch):
     seeds = []
-    monkeypatch.setattr(learning, "train_steps", lambda *args: seeds.append(args[5]) or iter(()))
+    monkeypatch.setattr(learning, "train_steps", lambda *args, seed, device: seeds.append(seed) or iter(()))
     falling = iter([same(9), same(8), same(7)])
     monkeypatch.setattr(learning, "held_out_losses", lambda *_: next(falling))
     learn([make], X, X, SIGMAS, max_steps=700, seed=5)
