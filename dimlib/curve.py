@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .machine.doubts import SHARE, about_the_answer, about_the_plateau, largest_excess
+from .machine.doubts import about_the_answer, about_the_plateau, largest_excess
 from .score import Denoiser
 from .svd import CONTRAST, Spectrum, spectrum
 
@@ -95,15 +95,15 @@ class DimensionCurve:
         average over the points. Where there is another one, a plateau at 0 is set aside (noise much larger than the
         data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in the
         data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
-        dimension, and if nine points of ten have two populations of singular values. The answer is that at the clear
-        level with the largest median contrast.
+        dimension, and most points have two populations of singular values. The answer is that at a clear level, else
+        at one whose loss is near the dimension; of several, at the level with the largest median contrast.
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])
         agree = np.abs(answers[:, None] - answers[None]).mean(axis=2) <= AGREE          # (S, S)
-        zero, full = means < 0.5, means > d - 0.5
+        zero, full, near = means < 0.5, means > d - 0.5, losses - means <= largest_excess(means, d)
         weak = np.array([np.mean(s.contrast < CONTRAST) for s in self.spectra])
-        clear = (losses - means <= largest_excess(means, d)) & (weak <= SHARE)
+        clear = near & (weak <= 0.5)
         runs = [(i, j) for i in range(len(agree)) for j in range(i, len(agree)) if agree[i:j + 1, i:j + 1].all()]
         length = {(i, j): np.log(sigmas[j] / sigmas[i]) for i, j in runs}
         longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=0)
@@ -113,7 +113,7 @@ class DimensionCurve:
         for i, j in runs:
             if i < j and not zero[i] and all(j < a or b < i for a, b in plateaus):
                 plateaus.append((i, j))
-        best = max(range(first, last + 1), key=lambda i: (clear[i], np.median(self.spectra[i].contrast)))
+        best = max(range(first, last + 1), key=lambda i: (clear[i], near[i], np.median(self.spectra[i].contrast)))
         at, loss = self.spectra[best], losses[best]
         at_most = loss + 2 * np.hypot(np.nan_to_num(_over_points(at.loss)), (2 * loss / at.n_scores) ** 0.5)
         doubts = (about_the_plateau(answers, sigmas, plateaus, first, last, best)

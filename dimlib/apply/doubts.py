@@ -9,7 +9,7 @@ from .learning import Learned
 __all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training"]
 
 FEW_STEPS = 100        # the first round of the training
-STILL = 0.25           # of a direction: a larger fall of the loss in the last round can change the answer
+STILL = 0.5            # of a direction: after a smaller fall in the last round the next rounds do not bring one more
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows

@@ -35,7 +35,7 @@ from .learning import Learned, learn
 __all__ = ["DiffusionDimension"]
 
 LEVELS = 8               # noise levels of the curve
-SMALLEST = 0.004, 0.03   # bounds of the smallest noise level, in units of the largest standard deviation of the data
+SMALLEST = 0.002, 0.03   # bounds of the smallest noise level, in units of the largest standard deviation of the data
 THIN = 0.01              # directions with a smaller standard deviation, in these units, are not looked for
 LARGEST_ASKED = 0.5      # more noise hides the shape of the data
 LARGEST_TRAINED = 3.0    # ... on vectors; on images twice the largest that is asked
@@ -58,8 +58,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
         sigmas: noise levels, at least two, in the units of X. Where not given, eight are chosen. The largest is half of
             the largest standard deviation of X in any direction. The smallest is a quarter of the distance between
-            neighbours or, for vectors, of the smallest standard deviation in any direction, if that is less: so thin
-            directions are seen.
+            neighbours or, for vectors, an eighth of the smallest standard deviation in any direction, if that is less:
+            so at least two levels are small for the thinnest direction.
         max_steps: budget of training steps. The training ends earlier where the held-out loss has stopped falling.
         width: width of the network for vectors.
         batch_size: rows per step, at most all; 500, or 32 images, where not given.
@@ -186,8 +186,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
         some = kept[:2000].reshape(len(kept[:2000]), -1)
         spreads = np.linalg.svd(some - some.mean(0), compute_uv=False) / len(some) ** 0.5
-        smallest = min(spacing, spreads[spreads > THIN].min()) if kept.ndim != 4 else spacing
-        low, high = unit * np.clip(smallest / 4, *SMALLEST), unit * LARGEST_ASKED
+        smallest = min(spacing / 4, spreads[spreads > THIN].min() / 8) if kept.ndim != 4 else spacing / 4
+        low, high = unit * np.clip(smallest, *SMALLEST), unit * LARGEST_ASKED
         low = max(low, getattr(self.denoiser, "sigma_min", low))
         high = min(high, getattr(self.denoiser, "sigma_max", high))
         if low >= high:

@@ -3,11 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SHARE", "about_the_answer", "about_the_plateau", "largest_excess"]
+__all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
 
-DRIFT = 0.15, 0.015  # a larger change of the mean dimension near the answer, also in units of it, is a slope
-NEAR = 4             # ratio of noise levels
-SHARE = 0.1          # of the points: more are not an exception
+DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
+NEAR = 4            # ratio of noise levels
+UNLIKE = 0.1        # of the points: more are not an exception
+UNSURE = 0.25       # ... where not the answer of a point is in question, but how sure it is
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
@@ -23,6 +24,10 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
                       last: int, best: int) -> list[str]:
     """Doubts about the plateau from level ``first`` to ``last``, whose level ``best`` gives the answer.
 
+    Near an edge of the data the dimension is smaller, at a share of the points that is proportional to σ. So the mean
+    may change along a plateau. It is a doubt if a straight line through the levels near the answer ends, at σ = 0, at
+    another dimension.
+
     Args:
         answers: dimension at each noise level and point, shape (S, P).
         sigmas: noise levels, shape (S,).
@@ -37,9 +42,10 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
                      f"only σ = {sigmas[first]:.3g} has a dimension, all other noise levels give 0: use levels near it")
     near = np.arange(first, last + 1)[np.abs(np.log(sigmas[first:last + 1] / sigmas[best])) <= np.log(1.001 * NEAR)]
     a, b = near[0], near[-1]
-    if np.ptp(means[near]) > max(DRIFT[0], DRIFT[1] * means[best]):
-        found.append(f"the dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} and "
-                     f"{sigmas[b]:.3g}: it may be a slope")
+    median, limit = np.median(answers[best]), np.polyfit(sigmas[near], means[near], min(1, b - a))[-1]
+    if abs(limit - median) > max(DRIFT[0], DRIFT[1] * median):
+        found.append(f"the mean dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} and "
+                     f"{sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
     for i, j in plateaus:
         as_long = np.log(sigmas[j] / sigmas[i]) >= np.log(sigmas[last] / sigmas[first])
         if i != first and as_long and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
@@ -66,9 +72,9 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
     doubts = [
         (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
         (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
-        (unlike.mean() > SHARE, f"the points differ ({shares} of them): the mean is one of unlike points"),
-        (disagreement > SHARE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
-        (weak > SHARE, f"no two populations of singular values at {weak:.0%} of the points"),
+        (unlike.mean() > UNLIKE, f"the points differ ({shares} of them): the mean is one of unlike points"),
+        (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
+        (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
          f"the denoising loss, {loss:.1f}, is smaller than the dimension: this happens only where σ is too large for the "
          "size or the curvature of the data"),

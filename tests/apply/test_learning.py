@@ -130,9 +130,9 @@ def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
 
 
 def test_a_loss_that_still_falls_is_named_with_its_level():
-    (doubt,) = about_the_training(learned(fall=(0.05, 0.4)), np.array([0.1, 0.2]), dimension=1)
+    (doubt,) = about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=1)
     assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
-    assert not about_the_training(learned(fall=(0.05, 0.4)), np.array([0.1, 0.2]), dimension=10)
+    assert not about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=10)
 
 
 def test_a_network_that_was_stopped_after_its_first_round_is_a_doubt():
