@@ -102,7 +102,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         held, kept = X[order[:n_held]], X[order[n_held:]]
         self._check_parameters(len(X) if self.denoiser is not None else n_held)
         frame = _frame(kept)
-        levels = self._levels(frame.into(held), frame.into(kept), frame.unit)
+        levels = self._levels(frame.into(held), frame.into(kept), frame)
         if self.denoiser is None:
             self._frame = frame
             scores_number(self._tensor(held[:1]), levels[0] / frame.unit, None)  # its errors come before the training
@@ -110,7 +110,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             self._inner = self.learned_.model
             self.denoiser_ = InFrame(self._inner, frame)
         else:
-            self._frame, held = Frame(0.0, 1.0), X[order]
+            self._frame, held = Frame(0.0, 1.0, frame.thinnest), X[order]
             self._inner = self.denoiser_ = self.denoiser
         self._seed = seed
         self.curve_ = self._curve(self._tensor(held[: self.n_points or MOST_POINTS]), levels)
@@ -178,15 +178,14 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             if sigmas.ndim != 1 or len(np.unique(sigmas)) < 2 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
                 raise ValueError(f"sigmas={self.sigmas!r}: give at least two different noise levels, all positive")
 
-    def _levels(self, held, kept, unit) -> NDArray:
-        """Noise levels in the units of X, ascending."""
+    def _levels(self, held, kept, frame) -> NDArray:
+        """Noise levels in the units of X, ascending, for rows in the frame."""
         if self.sigmas is not None:
             return np.unique(np.asarray(self.sigmas, dtype=float))
         neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
         spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
-        some = kept[:2000].reshape(len(kept[:2000]), -1)
-        spreads = np.linalg.svd(some - some.mean(0), compute_uv=False) / len(some) ** 0.5
-        smallest = min(spacing / 4, spreads[spreads > THIN].min() / 8) if kept.ndim != 4 else spacing / 4
+        smallest = min(spacing / 4, frame.thinnest / 8) if kept.ndim != 4 else spacing / 4
+        unit = frame.unit
         low, high = unit * np.clip(smallest, *SMALLEST), unit * LARGEST_ASKED
         low = max(low, getattr(self.denoiser, "sigma_min", low))
         high = min(high, getattr(self.denoiser, "sigma_max", high))
@@ -247,10 +246,14 @@ def _for_images(kept, levels) -> ScoreModel:
 
 @dataclass(frozen=True)
 class Frame:
-    """Coordinates z = (x − center)/unit of data x, computed in float64."""
+    """Coordinates z = (x − center)/unit of data x, computed in float64.
+
+    The unit is the largest standard deviation of x in any direction, and ``thinnest`` the smallest, in this unit.
+    """
 
     center: NDArray | float
     unit: float
+    thinnest: float
 
     def into(self, x: NDArray) -> NDArray:
         """z for x of shape ``(n, *shape)``, in float64."""
@@ -281,10 +284,11 @@ class InFrame:
 
 
 def _frame(kept: NDArray) -> Frame:
-    """The mean of the rows (of images: of all their pixels), and the largest standard deviation in any direction."""
+    """The frame of the data; its center is the mean of the rows, and for images that of all their pixels."""
     center = kept.mean(0) if kept.ndim != 4 else kept.mean()
     some = (kept[:2000] - center).reshape(min(len(kept), 2000), -1)
     size = np.abs(some).max()
     if size == 0 or not (kept.max(0) > kept.min(0)).any():
         raise ValueError("all rows of X are the same: constant data have no directions to count")
-    return Frame(center, float(size * np.linalg.norm(some / size - (some / size).mean(0), 2) / len(some) ** 0.5))
+    spreads = np.linalg.svd(some / size - (some / size).mean(0), compute_uv=False) / len(some) ** 0.5
+    return Frame(center, float(size * spreads[0]), float(spreads[spreads > THIN * spreads[0]].min() / spreads[0]))

@@ -393,7 +393,9 @@ def test_images_that_are_not_square_are_refused():
 def test_small_noise_levels_are_for_thin_directions():
     """A sheet whose thickness is .03 of its length needs two levels well below that; a round one does not."""
     draw = np.random.default_rng(0).normal(size=(400, 4))
-    smallest = [DiffusionDimension()._levels(x[:40], x[40:], 1.0)[0] for x in (draw, draw * [1, 1, 1, 0.03])]
+    frames = [(x, estimator._frame(x[40:])) for x in (draw, draw * [1, 1, 1, 0.03])]
+    smallest = [DiffusionDimension()._levels(frame.into(x[:40]), frame.into(x[40:]), frame)[0] / frame.unit
+                for x, frame in frames]
     assert smallest[0] == pytest.approx(0.03) and smallest[1] == pytest.approx(0.03 / 8, rel=0.1)
 
 
