@@ -21,7 +21,7 @@ __all__ = ["RULES", "Spectrum", "spectrum"]
 
 RESOLUTION = 0.01  # the value of a tangent direction ten noise levels long is σ²/(σ² + (10σ)²); smaller ones are noise
 GROUPS = 4         # of copies, for the error of the draw
-CONTRAST = 3.0     # (1 + √(d/K))/(1 − √(d/K)) at K = 4d: largest over smallest value of the normal directions
+CONTRAST = 3.0     # a heuristic: at K = 4d the largest value of perfect normal directions is 3 times the smallest
 
 
 # A rule maps singular values (P, d), descending, in ε units, and the number K of scores to dimensions (P,).
@@ -52,8 +52,8 @@ def recommended(values: NDArray, n_scores: float) -> NDArray:
 
     Where a value is below e/2, not all directions are normal, and i = d is left out. The dimension is d − i_gap. But
     networks learn curved normal directions last. Until then their values are small, though far above the tangent ones.
-    So it is d − i_ratio where that ratio is more than 3 times the one at i_gap: at K = 4d, chance alone makes the
-    largest normal value (1 + √(d/K))/(1 − √(d/K)) = 3 times the smallest.
+    So it is d − i_ratio where that ratio is more than 3 times the one at i_gap. The 3 is a heuristic: at K = 4d, chance
+    alone makes the largest normal value (1 + √(d/K))/(1 − √(d/K)) = 3 times the smallest.
     """
     return _boundary(values, n_scores)[0]
 
@@ -150,7 +150,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         x: points, shape ``(P, *shape)``; d is the number of entries of one point.
         sigma: noise level, in the units of x.
         n_scores: K, at least d + 1; max(4 d, 64) where not given.
-        center: subtract the mean prediction, which comes from the curvature. False, with "gap", is as published.
+        center: subtract the mean prediction, due to curvature and density. False, with "gap", is as published.
         seed: seed of the noise, which is the same for all points.
         batch_size: noisy copies per call of the denoiser; chosen from the memory where not given.
         directions: also compute the singular vectors, d² numbers per point.

@@ -168,6 +168,8 @@ def test_a_change_that_leads_to_another_dimension_is_a_doubt():
     assert not warned(at(7, 5, 3, 1), "towards"), "10.45 is still 10"
     assert not warned(at(1, 3, 5, 7), "towards"), "nor does it matter what larger noise does"
     assert not warned(at(9, 7, 5, 3, sigmas=(1, 5, 6, 7)), "towards"), "far from the answer"
+    alone = DimensionCurve((level(1.0, [10, 10, 10, 6, 6]), level(2.0, [3] * 5))).estimate()
+    assert warned(alone, "no plateau") and not warned(alone, "towards"), "one level has no slope"
     twenty = [level(s, [41] * i + [40] * (20 - i)) for s, i in ((1.0, 9), (2.0, 7), (3.0, 5))]
     assert not warned(DimensionCurve(tuple(twenty)).estimate(), "towards"), "one in forty"
 

@@ -222,8 +222,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
         bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
         return learn([partial(make, model) for model in models], kept, held,
-                     np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps, self.batch_size or batch_size, seed=seed,
-                     device=self.device, bar=bar)
+                     np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps, self.batch_size or batch_size,
+                     seed=seed, device=self.device, bar=bar)
 
 
 def _for_rows(kept, levels, width, waves) -> ScoreModel:

@@ -2,8 +2,8 @@
 
 The training goes in rounds of 100, 200, 400, … steps, each with the whole schedule of `training`. After each round the
 denoising loss is measured at the held-out rows, at several noise levels, with the same noise after each round: so the
-difference of two rounds has much less chance in it than each loss. Of the rounds whose loss is at most a tenth above the
-smallest, the last one is kept: it has learned most of how the data bend, even where it moves the points a little.
+difference of two rounds has much less chance in it than each loss. Of the rounds whose loss is at most a tenth above
+the smallest, the last one is kept: it has learned most of how the data bend, even where it moves the points a little.
 """
 
 import copy

@@ -43,9 +43,9 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
     near = np.arange(first, last + 1)[np.abs(np.log(sigmas[first:last + 1] / sigmas[best])) <= np.log(1.001 * NEAR)]
     a, b = near[0], near[-1]
     median, limit = np.median(answers[best]), np.polyfit(sigmas[near], means[near], min(1, b - a))[-1]
-    if abs(limit - median) > max(DRIFT[0], DRIFT[1] * median):
-        found.append(f"the mean dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} and "
-                     f"{sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
+    if a < b and abs(limit - median) > max(DRIFT[0], DRIFT[1] * median):
+        found.append(f"the mean dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} "
+                     f"and {sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
     for i, j in plateaus:
         as_long = np.log(sigmas[j] / sigmas[i]) >= np.log(sigmas[last] / sigmas[first])
         if i != first and as_long and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
@@ -76,8 +76,8 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
         (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
-         f"the denoising loss, {loss:.1f}, is smaller than the dimension: this happens only where σ is too large for the "
-         "size or the curvature of the data"),
+         f"the denoising loss, {loss:.1f}, is smaller than the dimension: this happens only where σ is too large for "
+         "the size or the curvature of the data"),
         (excess > largest_excess(answer.mean(), d),
          f"the denoising loss is {excess:.1f} above the dimension: the denoiser is not exact at this noise level "
          "(train longer, if it was trained), or σ is too large for the curvature of the data")]
