@@ -100,3 +100,15 @@ def test_the_summary_leaves_out_the_rivals(tmp_path, rivals):
     spheres = rows_of(["10-sphere"] * 2, rule=["recommended", "published"], share_within_1=1)
     alone = run_script("summarise.py", tmp_path, spheres=spheres)
     assert run_script("summarise.py", tmp_path, spheres=spheres, rivals=rivals).equals(alone)
+
+
+def test_the_configuration_of_the_book_plans_its_runs(tmp_path):
+    """The yaml block of the reproduction page, with the command below it."""
+    page = (ROOT / "book/reproduce.md").read_text()
+    (tmp_path / "mine.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    planned = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "-s", "workflow/Snakefile", "--profile", "workflow/profiles/quick",
+         "--configfile", tmp_path / "mine.yaml"], cwd=ROOT, capture_output=True, text=True)
+    assert planned.returncode == 0, planned.stderr
+    for run in ("dim10_seed0", "dim10_seed3", "dim50_seed0", "dim50_seed3"):
+        assert f"runs/mine/spheres/{run}/metrics.json" in planned.stdout
