@@ -15,6 +15,7 @@ DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
 FAR_IN_COLUMN = 50     # ... or, in one column, that many times as far as half of the values
 FEW = 0.1              # share of the rows: if more are far, they are a part of the data
+REPEATED = 0.005, 10   # share of the rows, and ratio to the usual frequency of a value; above both, one is special
 SCALES = 100           # ratio of the standard deviations of two columns
 NEIGHBOURS, LEAST_ROWS = 10, 500
 RELIABLE = 8           # dimensions up to which distances to that many neighbours tell the dimension
@@ -65,14 +66,14 @@ def about_the_neighbours(x: NDArray, median: float) -> list[str]:
 
 def about_the_data(x: NDArray, sigma: float) -> list[str]:
     """Doubts because of duplicates, outliers and columns of x, shape ``(N, *shape)``, for an answer at sigma."""
-    rows = x.reshape(len(x), -1)
+    rows, table = x.reshape(len(x), -1), x.ndim == 2
     duplicates = 1 - len(np.unique(rows, axis=0)) / len(rows)
     constant = rows.max(0) == rows.min(0)
     free = rows[:, ~constant]
     outliers = _outliers(free)
     coarse = int((_steps(free) > sigma).sum())
+    special = sum(map(_holds_one_value_often, free.T)) if table else 0
     spread = free.std(0)
-    table = x.ndim == 2
     doubts = [
         (duplicates > DUPLICATES,
          f"{duplicates:.0%} of the rows are duplicates, and are learned by heart: remove them"),
@@ -82,6 +83,10 @@ def about_the_data(x: NDArray, sigma: float) -> list[str]:
         (table and coarse,
          f"{coarse} of {rows.shape[1]} columns hold values on a grid, such as whole numbers, with steps larger than "
          f"σ = {sigma:.3g}: below its steps a grid has dimension 0"),
+        (special,
+         f"{special} of {rows.shape[1]} columns hold one value in many rows, such as 0, the end of a scale, or a code "
+         "for a missing value: these rows have fewer dimensions than the others, and lie on an edge, which is hard to "
+         "learn"),
         (table and constant.any(), f"{constant.sum()} of {rows.shape[1]} columns are constant"),
         (table and spread.max() > SCALES * spread.min(),
          f"the columns differ in scale by more than {SCALES} times, and σ is the same for all: rescale columns of "
@@ -97,6 +102,11 @@ def _outliers(rows: NDArray) -> int:
     usual = typical > 0                                                    # half of the values are not the same
     far = np.hstack([off[:, usual] > FAR_IN_COLUMN * typical[usual], size > FAR * np.median(size)])
     return int(far[:, far.mean(axis=0) <= FEW].any(axis=1).sum())
+
+
+def _holds_one_value_often(column: NDArray) -> bool:
+    counts = np.unique(column, return_counts=True)[1]
+    return bool(counts.max() > max(REPEATED[0] * len(column), REPEATED[1] * np.median(counts)))
 
 
 def _steps(rows: NDArray) -> NDArray:

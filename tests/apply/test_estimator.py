@@ -406,6 +406,16 @@ def test_missing_values_in_many_columns_are_outliers():
                for doubt in about_the_data(rows, 0.01))
 
 
+def test_one_value_in_many_rows_is_a_doubt():
+    """The surface of a cube: on its faces a column is exactly 0 or 1, and its other values all differ."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((1000, 6))
+    rows[np.arange(1000), rng.integers(6, size=1000)] = rng.integers(2, size=1000)
+    assert any("6 of 6 columns hold one value in many rows" in doubt for doubt in about_the_data(rows, 0.01))
+    for ordinary in (rng.random((1000, 6)), rng.normal(size=(1000, 6)).round(1)):
+        assert not any("one value" in doubt for doubt in about_the_data(ordinary, 0.3))
+
+
 def test_rows_are_no_outliers_if_they_are_many():
     """Two lines that cross: in each column half of the values are 0, and the others are far from these."""
     line = np.linspace(-1, 1, 200)
