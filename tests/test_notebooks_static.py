@@ -70,3 +70,23 @@ def test_no_path_of_the_machine_that_ran_it(nb):
 
 def test_small_enough_to_read_in_a_browser(path):
     assert path.stat().st_size < 1_500_000
+
+
+COMMAND = re.compile(r"(papermill|run_notebook\.py) (notebooks/\w+)\.ipynb ((?:.|\\\n)*?)(?:`|\n|$)")
+
+
+def shown_commands():
+    pages = {path.name: "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells
+                                  if cell.cell_type == "markdown") for path in NOTEBOOKS}
+    pages |= {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("book/*.md"))}
+    for page, text in pages.items():
+        for program, notebook, rest in COMMAND.findall(text):
+            yield pytest.param(program, notebook, rest, id=f"{page}: {program} {notebook}")
+
+
+@pytest.mark.parametrize("program, notebook, rest", shown_commands())
+def test_a_command_that_the_book_shows_names_parameters_that_exist(program, notebook, rest):
+    (cell,) = tagged(nbformat.read(ROOT / f"{notebook}.ipynb", as_version=4), "parameters")
+    known = set(re.findall(r"^(\w+):", cell.source, re.MULTILINE))
+    named = re.findall(r"-p (\w+)" if program == "papermill" else r"(\w+)=", rest)
+    assert set(named) <= known
