@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 __all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
 
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
+FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
 UNLIKE = 0.1        # of the points: more are not an exception
 UNSURE = 0.25       # ... where not the answer of a point is in question, but how sure it is
@@ -43,7 +44,8 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
     near = np.arange(first, last + 1)[np.abs(np.log(sigmas[first:last + 1] / sigmas[best])) <= np.log(1.001 * NEAR)]
     a, b = near[0], near[-1]
     median, limit = np.median(answers[best]), np.polyfit(sigmas[near], means[near], min(1, b - a))[-1]
-    if a < b and abs(limit - median) > max(DRIFT[0], DRIFT[1] * median):
+    if (abs(limit - median) > max(DRIFT[0], DRIFT[1] * median)
+            and abs(limit - means[best]) > max(FLAT[0], FLAT[1] * means[best])):
         found.append(f"the mean dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} "
                      f"and {sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
     for i, j in plateaus:
