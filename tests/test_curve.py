@@ -63,6 +63,19 @@ def test_a_plateau_without_two_populations_of_values_is_set_aside():
     assert both.estimate().mean == 10
 
 
+@pytest.mark.parametrize("weak, answer", [(2, 10), (3, 5)])
+def test_a_plateau_counts_if_half_of_its_points_have_a_clear_gap(weak, answer):
+    """The largest gap is behind ten tangents at all points, but at the weak ones its ratio is below 3."""
+    gap_below_3 = values((90, 1.4, 0.55), (10, 0.25, 0.2))
+    v = np.concatenate([gap_below_3] * weak + [values((90, 1.4, 0.55), (10, 0.02, 0.01))] * (4 - weak))
+    small = [hand_made(v, s, np.full(4, 10.0)) for s in (1.0, 2.0)]
+    assert small[0].dimension().tolist() == [10] * 4 and (small[0].contrast < 3).sum() == weak
+    large = [level(s, [5] * 4) for s in (3.0, 4.0)]
+    estimate = DimensionCurve((*small, *large)).estimate()
+    assert estimate.mean == answer
+    assert warned(DimensionCurve(tuple(small)).estimate(), f"no two populations of singular values at {weak / 4:.0%}")
+
+
 def test_the_loss_is_an_upper_bound_of_the_dimension():
     """Its mean 10 over four points, and twice the error that the noise leaves, √(2 · 10/K) at K = 400."""
     estimate = curve((10, 0.02), (10, 0.02)).estimate()
