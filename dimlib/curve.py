@@ -95,8 +95,8 @@ class DimensionCurve:
         average over the points. Where there is another one, a plateau at 0 is set aside (noise much larger than the
         data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in the
         data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
-        dimension, and most points have two populations of singular values. The answer is that at a clear level, else
-        at one whose loss is near the dimension; of several, at the level with the largest median contrast.
+        dimension, and half of the points have two populations of singular values. The answer is from a clear level, or
+        from one whose loss is near the dimension; of several, from the level with the largest median contrast.
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])

@@ -9,7 +9,7 @@ from .learning import Learned
 __all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training"]
 
 FEW_STEPS = 100        # the first round of the training
-STILL = 0.5            # of a direction: after a smaller fall in the last round the next rounds do not bring one more
+STILL = 0.5            # of a direction: if the last round lowered the loss by less, more hardly change the answer
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
@@ -38,8 +38,8 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float) -> l
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
     if learned.steps <= FEW_STEPS:
-        return [f"too few rows: after step {learned.steps} the network only learned them by heart, so its training "
-                "ended there, perhaps before it had learned how the data bend"]
+        return [f"too few rows: after step {learned.steps} the network learned them by heart. So its training ended "
+                "there, perhaps before it had learned how the data bend"]
     return []
 
 

@@ -8,8 +8,8 @@ __all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
-UNLIKE = 0.1        # of the points: more are not an exception
-UNSURE = 0.25       # ... where not the answer of a point is in question, but how sure it is
+UNLIKE = 0.1        # of the points: if more have another answer, the mean says little
+UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:

@@ -122,7 +122,7 @@ def test_doubt_about_noise_in_the_data():
 
 @pytest.mark.slow
 def test_doubt_about_too_few_rows():
-    with pytest.warns(UserWarning, match=r"too few rows: after step 100 the network only learned them by heart"):
+    with pytest.warns(UserWarning, match=r"too few rows: after step 100 the network learned them by heart"):
         DiffusionDimension(max_steps=600).fit(np.random.default_rng(0).normal(size=(40, 20)))
 
 
