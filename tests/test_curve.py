@@ -209,6 +209,13 @@ def test_unlike_points_are_said_to_be_unlike():
     assert not warned(DimensionCurve(tuple(close)).estimate(), "the points differ")
 
 
+@pytest.mark.parametrize("few, is_doubt", [([1] * 4, False), ([1] * 6, True), ([0] * 1, False), ([5] * 3, True)])
+def test_points_near_an_edge_are_no_doubt(few, is_doubt):
+    """Near an edge one direction is missing. Of 20 points 4 may say 1 where the others say 2; 3 that say 5 may not."""
+    levels = [level(s, [2] * (20 - len(few)) + few) for s in (1.0, 2.0)]
+    assert warned(DimensionCurve(tuple(levels)).estimate(), "the points differ") == is_doubt
+
+
 def test_the_standard_error_holds_between_seeds():
     """A direction as long as σ: all points share the noise that decides, so their own spread says nothing."""
     plane = Plane(3, 20, std=(1.0, 0.3, 0.12))

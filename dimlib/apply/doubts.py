@@ -31,9 +31,12 @@ def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple
             "size, or the network has not learned such detail"]
 
 
-def about_the_training(learned: Learned, sigmas: NDArray, dimension: float) -> list[str]:
-    """Doubts because of how the training ended, for noise levels in the units of the data, and an answer."""
-    still = sigmas[learned.fall > STILL * (1 + dimension / 10)]
+def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, sigma: float) -> list[str]:
+    """Doubts because of how the training ended, for noise levels (S,) and an answer at sigma, in the units of the data.
+
+    The network may still learn at smaller noise levels: what it learns there is too fine for the answer to depend on.
+    """
+    still = sigmas[(learned.fall > STILL * (1 + dimension / 10)) & (sigmas > 0.99 * sigma)]
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]

@@ -117,7 +117,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         estimate = self.curve_.estimate()
         means = self.curve_.dimension().mean(1)
         trained = [] if self.denoiser is not None else about_the_training(
-            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean)
+            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.sigma)
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
                   *about_the_neighbours(frame.into(X), estimate.median),
                   *about_the_noise(means, self.curve_.sigmas, estimate.mean, estimate.plateau))

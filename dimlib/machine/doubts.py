@@ -8,8 +8,8 @@ __all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
-UNLIKE = 0.1        # of the points: if more have another answer, the mean says little
-UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
+UNSURE = 0.25       # of the points: if more have another answer, or none that is clear, it is a doubt
+UNLIKE = 0.1        # of the points: if more differ from the median by at least 2, which no edge explains, it is one, too
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
@@ -67,14 +67,15 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
         disagreement, weak: shares of the points where the rules disagree, and where there is no clear gap.
     """
     median, excess = np.median(answer), loss - answer.mean()
-    unlike = np.abs(answer - median) > max(0.5, 0.1 * median)
+    off = np.abs(answer - median)
+    unlike, very = ((off > max(limit, 0.1 * median)).mean() for limit in (0.5, 1.5))
     values, counts = np.unique(answer, return_counts=True)
     common = sorted(values[np.argsort(-counts)[:4]])
     shares = ", ".join(f"{v:g} at {np.mean(answer == v):.0%}" for v in common)
     doubts = [
         (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
         (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
-        (unlike.mean() > UNLIKE, f"the points differ ({shares} of them): the mean is one of unlike points"),
+        (unlike > UNSURE or very > UNLIKE, f"the points differ ({shares} of them): the mean is one of unlike points"),
         (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,

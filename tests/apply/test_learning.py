@@ -130,12 +130,18 @@ def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
 
 
 def test_a_loss_that_still_falls_is_named_with_its_level():
-    (doubt,) = about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=1)
+    (doubt,) = about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=1, sigma=0.1)
     assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
-    assert not about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=10)
+    assert not about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=10, sigma=0.1)
+
+
+def test_what_is_learned_at_smaller_noise_levels_than_that_of_the_answer_is_no_doubt():
+    sigmas = np.array([0.1, 0.2])
+    assert not about_the_training(learned(fall=(0.6, 0.0)), sigmas, dimension=1, sigma=0.2)
+    assert about_the_training(learned(fall=(0.6, 0.0)), sigmas, dimension=1, sigma=0.1)
 
 
 def test_a_network_that_was_stopped_after_its_first_round_is_a_doubt():
-    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1)
+    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, sigma=SIGMAS[0])
     assert "too few rows" in doubt and "100" in doubt
-    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1)
+    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, sigma=SIGMAS[0])
