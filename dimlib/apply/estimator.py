@@ -27,10 +27,10 @@ from ..machine.progress import show
 from ..networks import MLP
 from ..score import Denoiser, ScoreModel
 from ..seeds import stream
-from ..svd import spectrum
+from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
 from .doubts import about_the_data, about_the_neighbours, about_the_noise, about_the_training
-from .learning import Learned, learn
+from .learning import Learned, learn, mean_of
 
 __all__ = ["DiffusionDimension"]
 
@@ -61,6 +61,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             neighbours or, for vectors, an eighth of the smallest standard deviation in any direction, if that is less:
             so at least two levels are small for the thinnest direction.
         max_steps: budget of training steps. The training ends earlier where the held-out loss has stopped falling.
+        n_networks: number of networks, which differ in their seeds. The denoiser is the mean of theirs, and the
+            standard error contains how much their dimensions differ.
         width: width of the network for vectors.
         batch_size: rows per step, at most all; 500, or 32 images, where not given.
         n_points: number of rows at which the dimension is computed; at most the held-out rows, and 100 where not given.
@@ -85,10 +87,10 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     """
 
     def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, max_steps: int = 3100,
-                 width: int = 192, batch_size: int | None = None, n_points: int | None = None, random_state=0,
-                 device: str = "auto", verbose: bool = False):
-        self.denoiser, self.sigmas, self.max_steps, self.width = denoiser, sigmas, max_steps, width
-        self.batch_size, self.n_points, self.random_state = batch_size, n_points, random_state
+                 n_networks: int = 1, width: int = 192, batch_size: int | None = None, n_points: int | None = None,
+                 random_state=0, device: str = "auto", verbose: bool = False):
+        self.denoiser, self.sigmas, self.max_steps, self.n_networks = denoiser, sigmas, max_steps, n_networks
+        self.width, self.batch_size, self.n_points, self.random_state = width, batch_size, n_points, random_state
         self.device, self.verbose = device, verbose
 
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
@@ -106,15 +108,21 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         if self.denoiser is None:
             self._frame = frame
             scores_number(self._tensor(held[:1]), levels[0] / frame.unit, None)  # its errors come before the training
-            self.learned_ = self._train(self._tensor(held), self._tensor(kept), levels / frame.unit, seed)
+            self.learned_ = mean_of([self._train(self._tensor(held), self._tensor(kept), levels / frame.unit, seed + i)
+                                     for i in range(self.n_networks)])
             self._inner = self.learned_.model
             self.denoiser_ = InFrame(self._inner, frame)
         else:
             self._frame, held = Frame(0.0, 1.0, frame.thinnest), X[order]
             self._inner = self.denoiser_ = self.denoiser
         self._seed = seed
-        self.curve_ = self._curve(self._tensor(held[: self.n_points or MOST_POINTS]), levels)
+        x = self._tensor(held[: self.n_points or MOST_POINTS])
+        self.curve_ = self._curve(x, levels)
         estimate = self.curve_.estimate()
+        if self.denoiser is None and self.n_networks > 1:
+            single = [self._spectrum(model, x, estimate.sigma).dimension().mean() for model in self._inner.models]
+            spread = np.std(single, ddof=1) / len(single) ** 0.5
+            estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
         means = self.curve_.dimension().mean(1)
         trained = [] if self.denoiser is not None else about_the_training(
             self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.sigma)
@@ -133,7 +141,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         """The dimension at each row of X, old or new, shape (n,), with the denoiser and the noise level of the fit."""
         check_is_fitted(self)
         x = self._tensor(self._checked(X, reset=False))
-        return spectrum(self._inner, x, self.sigma_ / self._frame.unit, seed=self._seed).dimension()
+        return self._spectrum(self._inner, x, self.sigma_).dimension()
 
     def transform(self, X: ArrayLike) -> NDArray:
         """The dimension at each row of X as one column, shape (n, 1), for pipelines."""
@@ -164,8 +172,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _check_parameters(self, n_points) -> None:
         """Errors that would otherwise come after the training. ``n_points`` rows can be asked for."""
-        for name in ("max_steps", "width", "batch_size", "n_points"):
-            if name in ("max_steps", "width") or getattr(self, name) is not None:
+        for name in ("max_steps", "n_networks", "width", "batch_size", "n_points"):
+            if name in ("max_steps", "n_networks", "width") or getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.n_points is not None and self.n_points > n_points:
             raise ValueError(f"n_points={self.n_points}: the dimension is computed at held-out rows, and there are "
@@ -203,9 +211,12 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def _curve(self, x, levels) -> DimensionCurve:
         """The curve at points x, in the frame of the denoiser, for noise levels in the units of X."""
         bar = show(levels, len(levels), "noise level", notebook=True) if self.verbose else levels
-        return DimensionCurve(tuple(
-            replace(spectrum(self._inner, x, float(level / self._frame.unit), seed=self._seed, without=True),
-                    sigma=float(level)) for level in bar))
+        return DimensionCurve(tuple(self._spectrum(self._inner, x, float(level)) for level in bar))
+
+    def _spectrum(self, denoiser, x, level) -> Spectrum:
+        """A spectrum at points x, in the frame of the denoiser, for a noise level in the units of X."""
+        found = spectrum(denoiser, x, level / self._frame.unit, seed=self._seed, without=True)
+        return replace(found, sigma=level)
 
     def _train(self, held, kept, levels, seed) -> Learned:
         """A denoiser for the given noise levels and those between, in the frame of the data."""

@@ -19,7 +19,7 @@ from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..training import train_steps
 
-__all__ = ["Learned", "held_out_losses", "learn"]
+__all__ = ["Learned", "Mean", "held_out_losses", "learn", "mean_of"]
 
 FIRST = 100       # steps of the first round
 COMPARED = 700    # steps after which one of several networks is chosen
@@ -29,11 +29,31 @@ SURE = 2.0        # standard errors of a fall that is no chance
 
 
 @dataclass(frozen=True)
+class Mean:
+    """The mean of several denoisers, for the noise levels of all of them."""
+
+    models: tuple[ScoreModel, ...]
+
+    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        return torch.stack([model(x, sigma) for model in self.models]).mean(0)
+
+    @property
+    def sigma_min(self) -> float:
+        """The smallest noise level."""
+        return max(model.sigma_min for model in self.models)
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level."""
+        return min(model.sigma_max for model in self.models)
+
+
+@dataclass(frozen=True)
 class Learned:
     """A trained model, and how its training ended.
 
     Attributes:
-        model: the model, with the weights that are kept.
+        model: the model, with the weights that are kept; or a `Mean` of several.
         loss: their held-out loss at each noise level, shape (S,).
         smallest: the smallest loss of all rounds, as a geometric mean over the noise levels.
         steps: the training steps of these weights.
@@ -41,12 +61,21 @@ class Learned:
         fall: how much the loss fell in the last round, at each noise level, if the budget ended it; else 0.
     """
 
-    model: ScoreModel
+    model: ScoreModel | Mean
     loss: NDArray
     smallest: float
     steps: int
     tried: int
     fall: NDArray
+
+
+def mean_of(found: Sequence[Learned]) -> Learned:
+    """The mean of several networks, with the mean of their losses, all their steps, and the largest fall."""
+    if len(found) == 1:
+        return found[0]
+    return Learned(Mean(tuple(one.model for one in found)), np.mean([one.loss for one in found], axis=0),
+                   min(one.smallest for one in found), min(one.steps for one in found),
+                   sum(one.tried for one in found), np.max([one.fall for one in found], axis=0))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in unit
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
 UNSURE = 0.25       # of the points: if more have another answer, or none that is clear, it is a doubt
-UNLIKE = 0.1        # of the points: if more differ from the median by at least 2, which no edge explains, it is one, too
+UNLIKE = 0.1        # of the points: if more differ from the median by at least 2, which no edge explains, it is, too
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import dimlib
 from dimlib import DiffusionDimension, ScoreModel, networks
 from dimlib.apply import estimator
 from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_noise
+from dimlib.apply.learning import Mean
 from dimlib.data import exact, manifolds
 from dimlib.machine import compute
 from dimlib.vision import SecondLook
@@ -326,7 +328,8 @@ def test_a_pickle_holds_no_rows_and_answers_the_same(quiet):
     ({"sigmas": [0.1]}, ValueError), ({"sigmas": 0.1}, ValueError), ({"sigmas": [0.1, -0.2]}, ValueError),
     ({"sigmas": [0.1, float("nan")]}, ValueError), ({"sigmas": "0.1"}, ValueError), ({"sigmas": ["a", "b"]}, TypeError),
     ({"n_points": 0}, ValueError), ({"n_points": -5}, ValueError), ({"n_points": 50}, ValueError),
-    ({"width": 0}, ValueError), ({"max_steps": 0}, ValueError), ({"max_steps": 150.0}, TypeError),
+    ({"width": 0}, ValueError), ({"n_networks": 0}, ValueError), ({"max_steps": 0}, ValueError),
+    ({"max_steps": 150.0}, TypeError),
     ({"batch_size": 10.0}, TypeError), ({"batch_size": 0}, ValueError), ({"max_steps": True}, TypeError)])
 def test_bad_parameters_are_refused_before_the_training(bad, error, monkeypatch):
     monkeypatch.setattr(estimator, "learn", None)  # calling it would be another error
@@ -429,6 +432,30 @@ def test_how_the_training_ended_is_told(quiet):
     assert any("still learning" in doubt for doubt in fitted.estimate_.warnings)
     given = fitted.set_params(denoiser=fitted.denoiser_).fit(X)
     assert not hasattr(given, "learned_") and not any("learning" in doubt for doubt in given.estimate_.warnings)
+
+
+def test_several_networks_are_one_denoiser(quiet):
+    one, three = DiffusionDimension(**BRIEF).fit(X), DiffusionDimension(**BRIEF, n_networks=3).fit(X)
+    models, z = three.learned_.model.models, torch.tensor(X[:5])
+    assert three.learned_.tried == 60 and torch.equal(models[0](z, 0.3), one.learned_.model(z, 0.3))
+    assert torch.allclose(three._inner(z, 0.3), sum(model(z, 0.3) for model in models) / 3, atol=1e-6)
+    assert not torch.allclose(models[0](z, 0.3), models[1](z, 0.3))
+    assert three.denoiser_(z, three.sigma_).shape == z.shape and three.predict(X[:5]).shape == (5,)
+
+
+def test_the_standard_error_contains_how_much_the_networks_differ(quiet, monkeypatch):
+    alike = DiffusionDimension(**BRIEF, n_networks=3).fit(X).estimate_      # all say 4
+    numbers, spectrum_of = iter([2, 3, 4]), DiffusionDimension._spectrum
+
+    def by_hand(self, denoiser, x, level):
+        if isinstance(denoiser, Mean):
+            return spectrum_of(self, denoiser, x, level)
+        answer = np.full(len(x), next(numbers))
+        return SimpleNamespace(dimension=lambda: answer)
+
+    monkeypatch.setattr(DiffusionDimension, "_spectrum", by_hand)
+    unlike = DiffusionDimension(**BRIEF, n_networks=3).fit(X).estimate_
+    assert unlike.standard_error == pytest.approx(np.hypot(alike.standard_error, 1 / 3**0.5))
 
 
 # ---------------------------------------------------------------- scikit-learn's habits
