@@ -33,7 +33,7 @@ def draw_spectrum(ax, values, dim) -> None:
     normal, tangent = plotting.COLORS["normal"], plotting.COLORS["tangent"]
     ax.plot(index[: d - dim], values[: d - dim], ".", color=normal)
     ax.plot(index[d - dim:], values[d - dim:], ".", color=tangent)
-    ax.text(35, 1.25, f"{d - dim} large:\nnormal directions", color=normal)
+    ax.text(100, 1.2, f"{d - dim} large:\nnormal directions", color=normal, ha="right")
     ax.text(88, 0.12, f"{dim} small:\ntangent directions", color=tangent, ha="right")
     ax.set(xlabel="index", ylabel="singular value", title=f"Many scores around a point,\n{dim}-sphere in $R^{{{d}}}$")
 
@@ -45,7 +45,7 @@ def draw_answers(ax, results) -> None:
         spread = np.linspace(-0.12, 0.12, len(rows))
         ax.plot(position + spread, rows["mean"] - dim, "o", ms=7, color=plotting.COLORS["normal"])
         ax.plot(position, rows.paper.iloc[0] - dim, "X", ms=9, color=plotting.COLORS["paper"])
-    ax.plot([], [], "o", ms=7, color=plotting.COLORS["normal"], label="this book, three seeds")
+    ax.plot([], [], "o", ms=7, color=plotting.COLORS["normal"], label="this book, 3 seeds")
     ax.plot([], [], "X", ms=9, color=plotting.COLORS["paper"], label="the paper")
     ax.axhline(0, color="k", lw=1)
     ax.set_xticks([0, 1], labels=[f"{dim:g}-sphere" for dim in sorted(ours.k.unique())])
@@ -58,11 +58,11 @@ def main(output: str, spheres: str, metrics: str) -> None:
     with open(metrics) as file:
         run = json.load(file)
     plotting.use_style()
-    fig, axes = plt.subplots(1, 3, figsize=(11, 3.5), width_ratios=[1.1, 1.2, 1])
+    fig, axes = plt.subplots(1, 3, figsize=(7.6, 2.8), width_ratios=[1.05, 1.2, 1.1])   # readable on a phone
     draw_score(axes[0])
     draw_spectrum(axes[1], run["spectrum"], int(run["rows"][0]["k"]))
     draw_answers(axes[2], pd.read_csv(spheres))
-    fig.savefig(output, dpi=150, metadata={"Software": None})
+    fig.savefig(output, dpi=220, metadata={"Software": None})
 
 
 if __name__ == "__main__":

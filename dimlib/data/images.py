@@ -141,13 +141,13 @@ class Squares(ImageFamily):
 
 
 class Blobs(ImageFamily):
-    """Sums of k Gaussian blobs at fixed centres m_i. Their widths s_i ~ U[1, 5] pixels are the coordinates.
+    """Sums of k Gaussian blobs at fixed centres m_i. Their widths w_i ~ U[1, 5] pixels are the coordinates.
 
-    x = (f − min f) / (max f − min f) over the pixels p, with f(p) = Σ_i exp(−‖p − m_i‖² / 2s_i²) / (√(2π) s_i).
+    x = (f − min f) / (max f − min f) over the pixels p, with f(p) = Σ_i exp(−‖p − m_i‖² / 2w_i²) / (√(2π) w_i).
     So the smallest value of each image is 0 and the largest is 1. Source: Stanczuk et al., ICML 2024, Table 2.
 
     Args:
-        n_blobs: number of blobs k; the coordinates u are s_1, …, s_k.
+        n_blobs: number of blobs k; the coordinates u are w_1, …, w_k.
         size: height and width of the images in pixels, at least 2.
         seed: seed of the centres, which are distinct pixels.
     """
