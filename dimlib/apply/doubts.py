@@ -31,12 +31,15 @@ def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple
             "size, or the network has not learned such detail"]
 
 
-def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, sigma: float) -> list[str]:
-    """Doubts because of how the training ended, for noise levels (S,) and an answer at sigma, in the units of the data.
+def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plateau: tuple[float, float]) -> list[str]:
+    """Doubts because of how the training ended, for noise levels (S,) and a plateau, in the units of the data.
 
-    The network may still learn at smaller noise levels: what it learns there is too fine for the answer to depend on.
+    Below a level of the plateau that is at rest the network may still learn: what it learns there is finer than that
+    level, which has the same dimension.
     """
-    still = sigmas[(learned.fall > STILL * (1 + dimension / 10)) & (sigmas > 0.99 * sigma)]
+    falls = learned.fall > STILL * (1 + dimension / 10)
+    inside = (sigmas > 0.99 * plateau[0]) & (sigmas < 1.01 * plateau[1])
+    still = sigmas[falls & (sigmas > min(sigmas[inside & ~falls], default=0))]
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]

@@ -125,7 +125,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
         means = self.curve_.dimension().mean(1)
         trained = [] if self.denoiser is not None else about_the_training(
-            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.sigma)
+            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau)
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
                   *about_the_neighbours(frame.into(X), estimate.median),
                   *about_the_noise(means, self.curve_.sigmas, estimate.mean, estimate.plateau))

@@ -130,18 +130,21 @@ def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
 
 
 def test_a_loss_that_still_falls_is_named_with_its_level():
-    (doubt,) = about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=1, sigma=0.1)
+    (doubt,) = about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=1, plateau=(0.1, 0.2))
     assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
-    assert not about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=10, sigma=0.1)
+    assert not about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=10, plateau=(0.1, 0.2))
 
 
-def test_what_is_learned_at_smaller_noise_levels_than_that_of_the_answer_is_no_doubt():
-    sigmas = np.array([0.1, 0.2])
-    assert not about_the_training(learned(fall=(0.6, 0.0)), sigmas, dimension=1, sigma=0.2)
-    assert about_the_training(learned(fall=(0.6, 0.0)), sigmas, dimension=1, sigma=0.1)
+@pytest.mark.parametrize("fall, plateau, is_doubt", [
+    ((0.6, 0.0, 0.0), (0.1, 0.2), False),                                  # 0.2 is at rest and has the same dimension
+    ((0.6, 0.0, 0.6), (0.1, 0.2), True),                                   # what is learned at 0.4 may change it
+    ((0.6, 0.6, 0.0), (0.1, 0.2), True), ((0.6, 0.0, 0.0), (0.1, 0.1), True),
+    ((0.6, 0.0, 0.0), (0.2, 0.4), False)])
+def test_what_is_still_learned_below_a_level_at_rest_is_no_doubt(fall, plateau, is_doubt):
+    assert bool(about_the_training(learned(fall=fall), np.array([0.1, 0.2, 0.4]), 1, plateau)) == is_doubt
 
 
 def test_a_network_that_was_stopped_after_its_first_round_is_a_doubt():
-    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, sigma=SIGMAS[0])
+    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, plateau=SIGMAS)
     assert "too few rows" in doubt and "100" in doubt
-    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, sigma=SIGMAS[0])
+    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, plateau=SIGMAS)
