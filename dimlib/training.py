@@ -8,8 +8,8 @@ where σ is log-uniform in the model's range. The smallest possible loss is not 
 cannot be predicted: at small σ a perfect denoiser has the loss k, the intrinsic dimension.
 
 At small σ the gradient is mostly noise: the data must stay where they are, to a precision of σ. This hides what is to
-be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly from 0.1 of the largest standard
-deviation of the data to 0, so that the last steps have the loss above.
+be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly to 0 from 0.1 (images: 0.03) of
+the largest standard deviation of the data, so that the last steps have the loss above.
 """
 
 import math
@@ -31,7 +31,7 @@ from .seeds import stream
 
 __all__ = ["Progress", "train", "train_steps"]
 
-TEMPERED = 0.1  # c at the first step, in units of the largest standard deviation of the data
+TEMPERED, TEMPERED_IMAGES = 0.1, 0.03  # c at the first step, in units of the largest standard deviation of the data
 WARMUP = 100  # steps
 
 
@@ -87,7 +87,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     device = choose_device(device)
     model.to(device).eval()
     x = x.to(device, torch.promote_types(x.dtype, torch.float32) if device.type != "mps" else torch.float32)
-    c = TEMPERED * largest_std(x)
+    c = (TEMPERED_IMAGES if x.ndim == 4 else TEMPERED) * largest_std(x)
     descent = Descent(model, _losses, lr, cuda_graph)
     state, optimizers = {"average": model, "student": descent.student}, descent.optimizers
     history, run = [], None
