@@ -8,8 +8,8 @@ __all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
-UNSURE = 0.25       # of the points: if more have another answer, or none that is clear, it is a doubt
-UNLIKE = 0.1        # of the points: if more differ from the median by at least 2, which no edge explains, it is, too
+UNLIKE = 0.15, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by 2 or more
+UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
@@ -75,7 +75,8 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
     doubts = [
         (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
         (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
-        (unlike > UNSURE or very > UNLIKE, f"the points differ ({shares} of them): the mean is one of unlike points"),
+        (unlike > UNLIKE[0] or very > UNLIKE[1],
+         f"the points differ ({shares} of them): the mean is one of unlike points"),
         (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
