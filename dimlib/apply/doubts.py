@@ -9,7 +9,7 @@ from .learning import Learned
 __all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training"]
 
 FEW_STEPS = 100        # the first round of the training
-STILL = 0.5            # of a direction: if the last round lowered the loss by less, more hardly change the answer
+STILL = 0.5            # of a direction: if the last round lowered the loss by less, more steps hardly change the answer
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
@@ -34,8 +34,9 @@ def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple
 def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plateau: tuple[float, float]) -> list[str]:
     """Doubts because of how the training ended, for noise levels (S,) and a plateau, in the units of the data.
 
-    Below a level of the plateau that is at rest the network may still learn: what it learns there is finer than that
-    level, which has the same dimension.
+    At some noise levels the loss may still fall when the training ends. Only levels above the smallest level of the
+    plateau at which it no longer falls matter. What is learned at smaller levels is finer than that level, and the
+    dimension there is that of the plateau.
     """
     falls = learned.fall > STILL * (1 + dimension / 10)
     inside = (sigmas > 0.99 * plateau[0]) & (sigmas < 1.01 * plateau[1])
