@@ -53,7 +53,9 @@ def main(notebook: str, output: str, *assignments: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     source, target = Path(notebook), Path(output)
     parameters = parse(list(assignments), source)
-    nb = papermill.execute_notebook(source, None, parameters, cwd=source.parent, progress_bar=False)
+    nb = papermill.execute_notebook(
+        source, None, parameters, cwd=source.parent, progress_bar=False, coalesce_streams=True
+    )
     clean(nb)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".tmp")
