@@ -3,7 +3,10 @@
 Each method runs in its own process with a time limit. If a method does not end, crashes or needs too much memory, its
 result is nan with a warning, and the other methods still run. The command of the process is
 
-    python -m dimlib.compare.baselines METHOD DATA.npy    prints the dimension and the seconds
+    python -P dimlib/compare/baselines.py METHOD DATA.npy    prints the dimension and the seconds
+
+This file imports nothing else of dimlib, so that a process starts without PyTorch; with -P it does not import from the
+current folder.
 """
 
 import importlib.util
@@ -141,7 +144,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 
 
 def _limited(method: str, path: Path, time_limit: float) -> Baseline:
-    command = [sys.executable, "-m", "dimlib.compare.baselines", method, str(path)]
+    command = [sys.executable, "-P", __file__, method, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit, check=True,
                               env=os.environ | ONE_THREAD)

@@ -65,6 +65,13 @@ def test_it_works_in_a_script_without_a_main_guard():
     assert "method='PCA'" in done.stdout
 
 
+def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "skdim.py").write_text("raise SystemExit('the wrong skdim')")
+    monkeypatch.chdir(tmp_path)
+    x = Plane(2, 5, seed=1).sample(100).numpy()
+    assert estimate(x, ["PCA"])[0].estimate == 2
+
+
 def test_images_are_flattened():
     x = np.random.default_rng(0).normal(size=(200, 1, 2, 3))
     assert estimate(x, ["PCA"])[0].estimate == 6
