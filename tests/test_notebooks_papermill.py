@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dimlib.book.records import COLUMNS
+from dimlib.data import packages
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -40,6 +41,7 @@ OTHER = {
     "22_your_own_data": ["max_steps=60", "batch_size=100", "n_repeats=2", "seed=1"],
     "23_your_own_diffusion_model": ["n_squares=3", "size=10", "n_data=500", "steps=40", "more_steps=20", "channels=16",
                                     "n_points=3", "schedule=linear", "seed=2"],
+    "24_galaxies": ["n_galaxies=4", "levels=0.8,1.6", "seed=1"],
 }
 
 
@@ -49,6 +51,11 @@ def test_every_notebook_is_run():
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_notebook_runs_with_other_parameters(name, tmp_path):
+    if name == "24_galaxies":
+        try:
+            packages.fetch(**packages.GALAXIES)
+        except ConnectionError as error:
+            pytest.skip(str(error))
     notebook = ROOT / "notebooks" / f"{name}.ipynb"
     writes = ["out_dir=" + str(tmp_path)] if "out_dir" in notebook.read_text() else []
     main(str(notebook), str(tmp_path / "run.ipynb"), *OTHER[name], *writes)
