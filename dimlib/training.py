@@ -25,7 +25,7 @@ from torch import Tensor
 from .machine.checks import check_training
 from .machine.compute import beside, choose_device, largest_std
 from .machine.descent import Descent
-from .machine.tensors import read_checkpoint, write_checkpoint
+from .machine.tensors import locked, read_checkpoint, write_checkpoint
 from .score import Denoiser, ScoreModel
 from .seeds import stream
 
@@ -80,7 +80,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         checkpoint: a file, saved every ``checkpoint_every`` steps. If it exists, training continues from it.
 
     Raises:
-        ValueError: bad data, or a checkpoint of another run.
+        ValueError: bad data, or a checkpoint of another run. RuntimeError: another process uses the checkpoint.
         FloatingPointError: a loss that is not finite.
     """
     check_training(x, model.sigma_min, steps, batch_size)
@@ -89,30 +89,29 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     x = x.to(device, torch.promote_types(x.dtype, torch.float32) if device.type != "mps" else torch.float32)
     c = (TEMPERED_IMAGES if x.ndim == 4 else TEMPERED) * largest_std(x)
     descent = Descent(model, _losses, lr, cuda_graph)
-    state, optimizers = {"average": model, "student": descent.student}, descent.optimizers
-    history, run = [], None
-    if checkpoint:
-        run = {"model": model.config, "network": str(getattr(model.net, "config", model.net)), "steps": steps,
-               "data": zlib.crc32(x.cpu().numpy().tobytes()), "batch_size": batch_size, "lr": lr, "seed": seed}
-        history = [Progress(int(step), *rest) for step, *rest in read_checkpoint(checkpoint, run, state, optimizers)]
-    yield from history
-    seconds = history[-1].seconds if history else 0.0
-    for step in range(len(history), steps):
-        started = time.perf_counter()
-        rate, left = _schedule(step, steps), 1 - step / steps
-        x0, sigma, noise = _batch(model, x, batch_size, seed, step)
-        noisy = x0 + beside(sigma, x0) * noise
-        loss, denoised = descent.step(step, rate, noisy, x0, sigma, sigma**2 / (sigma**2 + (left * c)**2))
-        excess = _squared_errors(denoised, exact(noisy, sigma), sigma).mean().item() if exact else float("nan")
-        seconds += time.perf_counter() - started
-        history.append(Progress(step, loss.item(), excess, lr * rate, seconds))
-        if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-            write_checkpoint(checkpoint, run, [astuple(progress) for progress in history], state, optimizers)
-        yield history[-1]
-
-
-def _schedule(step, steps):
-    return min(1.0, (step + 1) / min(WARMUP, steps / 4)) * (1 + math.cos(math.pi * step / steps)) / 2
+    with locked(checkpoint):
+        state, optimizers = {"average": model, "student": descent.student}, descent.optimizers
+        history, run = [], None
+        if checkpoint:
+            run = {"model": model.config, "network": str(getattr(model.net, "config", model.net)), "steps": steps,
+                   "data": zlib.crc32(x.cpu().numpy().tobytes()), "batch_size": batch_size, "lr": lr, "seed": seed}
+            saved = read_checkpoint(checkpoint, run, state, optimizers)
+            history = [Progress(int(step), *rest) for step, *rest in saved]
+        yield from history
+        seconds = history[-1].seconds if history else 0.0
+        for step in range(len(history), steps):
+            started = time.perf_counter()
+            rise, left = min(1.0, (step + 1) / min(WARMUP, steps / 4)), 1 - step / steps
+            rate = rise * (1 + math.cos(math.pi * step / steps)) / 2
+            x0, sigma, noise = _batch(model, x, batch_size, seed, step)
+            noisy = x0 + beside(sigma, x0) * noise
+            loss, denoised = descent.step(step, rate, noisy, x0, sigma, sigma**2 / (sigma**2 + (left * c)**2))
+            excess = _squared_errors(denoised, exact(noisy, sigma), sigma).mean().item() if exact else float("nan")
+            seconds += time.perf_counter() - started
+            history.append(Progress(step, loss.item(), excess, lr * rate, seconds))
+            if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+                write_checkpoint(checkpoint, run, [astuple(progress) for progress in history], state, optimizers)
+            yield history[-1]
 
 
 def _batch(model, x, batch_size, seed, step):

@@ -161,7 +161,7 @@ def test_the_file_holds_no_pickle(tmp_path):
 
 
 def test_a_safetensors_file_of_something_else_is_refused(tmp_path):
-    write_tensors({"a": torch.zeros(2)}, tmp_path / "other", {})
+    write_tensors({"a": torch.zeros(2)}, tmp_path / "other", "thing", {})
     with pytest.raises(ValueError, match="other has no 'score_model' entry"):
         ScoreModel.load(tmp_path / "other")
 
@@ -231,10 +231,29 @@ def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["nn", "__init__", "register", "Linear"])
 def test_only_registered_networks_are_built_from_a_file(tmp_path, name):
-    header = {"score_model": json.dumps(model().config | {"network": name})}
-    write_tensors(model().state_dict(), tmp_path / "odd", header)
+    header = model().config | {"network": name, "network_config": {}}
+    write_tensors(model().state_dict(), tmp_path / "odd", "score_model", header)
     with pytest.raises(ValueError, match=f"network {name!r} is none of MLP"):
         ScoreModel.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("changed", [
+    {"dim": 30_000}, {"blocks": 10**9}, {"width": 10**12}, {"width": 24}, {"blocks": 5}])
+def test_a_file_that_asks_for_a_larger_network_than_it_holds_is_refused(tmp_path, changed):
+    """Within moments, and before memory is taken: a file of a kilobyte could ask for gigabytes."""
+    m = model()
+    header = m.config | {"network": "MLP", "network_config": m.net.config | changed}
+    write_tensors(m.state_dict(), tmp_path / "odd", "score_model", header)
+    with pytest.raises(ValueError, match="odd does not fit its own network"):
+        ScoreModel.load(tmp_path / "odd")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    m = model()
+    m.net.linear.weight.data[0, 0] = float("nan")
+    m.save(tmp_path / "nan")
+    with pytest.raises(ValueError, match="nan has weights that are NaN or infinite"):
+        ScoreModel.load(tmp_path / "nan")
 
 
 @pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)

@@ -1,18 +1,24 @@
-"""Files of tensors (safetensors with a JSON entry in the header): models, checkpoints; files replaced in one step."""
+"""Files of tensors: models and checkpoints. Files are replaced in one step.
 
+The format is safetensors, with a JSON entry and a SHA-256 of everything else in the header.
+"""
+
+import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Saved", "known", "read_checkpoint", "read_tensors", "register", "replacing", "write_checkpoint",
+__all__ = ["Saved", "known", "locked", "read_checkpoint", "read_tensors", "register", "replacing", "write_checkpoint",
            "write_tensors"]
 
 _KNOWN: dict[str, type[nn.Module]] = {}
@@ -40,8 +46,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A new file to write to in a ``with`` block. At its end the new file takes the place of ``path``.
 
     A process that is killed leaves the old file as it was; an error removes the new one. The folder is made if needed.
+    A symbolic link stays one: the file that it names is replaced.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -51,25 +58,60 @@ def replacing(path: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         unfinished.chmod(0o666 & ~umask)                                   # mkstemp lets only its owner read
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())                                        # on the disk before it has its name
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: str | Path, header: dict[str, str]) -> None:
-    """Write a safetensors file with the given header; an old file is replaced at the end, in one step."""
+@contextmanager
+def locked(path: str | Path | None) -> Iterator[None]:
+    """Lock a file for this process, with a second file ``.lock``; ``RuntimeError`` where another process has it."""
+    if path is None:
+        yield
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RuntimeError(f"{path} is in use by another process: wait for it, or name another file") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_tensors(tensors: dict[str, Tensor], path: str | Path, entry: str, header: dict) -> None:
+    """Write a file of tensors with one JSON entry in its header; an old file is replaced at the end, in one step."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(header)
     with replacing(path) as unfinished:
-        safetensors.torch.save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, unfinished, header)
+        safetensors.torch.save_file(tensors, unfinished, {entry: text, "sha256": _sha256(tensors, entry, text)})
 
 
 def read_tensors(path: str | Path, entry: str) -> tuple[dict[str, Tensor], dict]:
-    """The tensors and one entry of the header of a file from `write_tensors`; ``ValueError`` for any other file."""
+    """The tensors and the JSON entry of a file from `write_tensors`; ``ValueError`` for any other or damaged file."""
     try:
         with safetensors.safe_open(str(path), "pt") as file:
-            header = (file.metadata() or {})[entry]
+            header = file.metadata() or {}
+        text = header[entry]
+        tensors = safetensors.torch.load_file(str(path))
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"{path} has no {entry!r} entry in a safetensors header: it is no such file") from error
-    return safetensors.torch.load_file(str(path)), json.loads(header)
+    if header.get("sha256") != _sha256(tensors, entry, text):
+        raise ValueError(f"{path} is damaged, or from another version of dimlib: its content has another SHA-256 than "
+                         "its header says")
+    return tensors, json.loads(text)
+
+
+def _sha256(tensors: dict[str, Tensor], entry: str, text: str) -> str:
+    digest = hashlib.sha256(json.dumps([entry, text]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class Saved(nn.Module):
@@ -80,14 +122,27 @@ class Saved(nn.Module):
         name = type(self.net).__name__
         known(name)
         header = self.config | {"network": name, "network_config": self.net.config}
-        write_tensors(self.state_dict(), path, {"score_model": json.dumps(header)})
+        write_tensors(self.state_dict(), path, "score_model", header)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu"):
-        """Read a model that ``save`` wrote. ``ValueError`` for any other file."""
+        """Read a model that ``save`` wrote. ``ValueError`` for any other file, and for weights that are not finite.
+
+        Only registered networks are built, and only if their weights have the shapes of those in the file.
+        """
         weights, config = read_tensors(path, "score_model")
-        net = known(config.pop("network"))(**config.pop("network_config"))
-        model = cls(net, data_mean=weights["data_mean"], **config)
+        network, arguments = known(config.pop("network")), config.pop("network_config")
+        largest = sum(tensor.numel() for tensor in weights.values())
+        too_large = [name for name, value in arguments.items() if isinstance(value, int) and value > largest]
+        if too_large:
+            raise ValueError(f"{path} does not fit its own network: {', '.join(too_large)} is larger than the file")
+        with torch.device("meta"):                                         # shapes without memory
+            expected = {f"net.{name}": tensor.shape for name, tensor in network(**arguments).state_dict().items()}
+        if expected != {name: tensor.shape for name, tensor in weights.items() if name.startswith("net.")}:
+            raise ValueError(f"{path} does not fit its own network: the weights have other names or shapes")
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ValueError(f"{path} has weights that are NaN or infinite: the training of this model failed")
+        model = cls(network(**arguments), data_mean=weights["data_mean"], **config)
         model.load_state_dict(weights)
         return model.to(device)
 
@@ -108,18 +163,31 @@ def write_checkpoint(path: str | Path, run: dict, history: list[tuple], modules:
     for i, optimizer in enumerate(optimizers):
         for j, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer{i}.{j}.{k}": t for k, t in state.items()}
-    write_tensors(tensors, path, {"training": json.dumps(run)})
+    if Path(path).exists():
+        os.replace(path, _previous(path))
+    write_tensors(tensors, path, "training", run)
+
+
+def _previous(path: str | Path) -> Path:
+    return Path(f"{path}.previous")
 
 
 def read_checkpoint(path: str | Path, run: dict, modules: dict[str, nn.Module],
                     optimizers: list[Optimizer]) -> list[list[float]]:
     """Put the state that `write_checkpoint` wrote into the modules and optimisers, and return the history.
 
-    The history is empty, and nothing changes, where there is no such file. ``ValueError`` for a file of another run.
+    The history is empty, and nothing changes, where there is no such file. Where the file is damaged, the one before it
+    is taken, with a warning. ``ValueError`` for a file of another run, or if both are damaged.
     """
-    if not Path(path).exists():
+    if not Path(path).exists() and not _previous(path).exists():
         return []
-    tensors, header = read_tensors(path, "training")
+    try:
+        tensors, header = read_tensors(path, "training")
+    except (ValueError, OSError) as error:
+        if not _previous(path).exists():
+            raise ValueError(f"{error}: delete it to train from the start") from error
+        tensors, header = read_tensors(_previous(path), "training")
+        warnings.warn(f"{error}: the training goes on from the checkpoint before it", stacklevel=3)
     if header != run:
         differing = ", ".join(key for key in run if header.get(key) != run[key])
         raise ValueError(f"{path} belongs to another run, with other {differing}: delete it, or name another file")

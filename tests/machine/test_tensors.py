@@ -1,11 +1,15 @@
-"""Files that are replaced in one step."""
+"""Files that are replaced in one step, and whose damage is noticed."""
 
 import os
 import stat
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+import torch
 
-from dimlib.machine.tensors import replacing
+from dimlib.machine.tensors import locked, read_checkpoint, read_tensors, replacing, write_checkpoint, write_tensors
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
@@ -43,3 +47,76 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path):
         unfinished.write_text("x")
     (tmp_path / "plain").write_text("x")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    with replacing(tmp_path / "link") as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+
+
+def test_one_flipped_bit_is_noticed_wherever_it_is(tmp_path):
+    path, tensors = tmp_path / "file", {"a": torch.arange(9.0), "b": torch.tensor(3), "c": torch.zeros(0, 2)}
+    write_tensors(tensors, path, "thing", {"n": 1})
+    good, rng, found = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(200):
+        bad = bytearray(good)
+        at = rng.integers(len(bad))
+        bad[at] ^= 1 << rng.integers(8)
+        path.write_bytes(bad)
+        try:
+            read = read_tensors(path, "thing")
+        except ValueError as error:
+            found += "SHA-256" in str(error) or "is no such file" in str(error)
+        else:
+            assert read[1] == {"n": 1} and all(torch.equal(t, read[0][k]) for k, t in tensors.items())
+    assert found > 150  # the others are in spaces
+
+
+RUN = {"steps": 3}
+
+
+def checkpoint(path, step):
+    net = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(net.weight, step)
+    write_checkpoint(path, RUN, [(float(i),) for i in range(step)], {"net": net}, [])
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(tmp_path):
+    path, net = tmp_path / "c", torch.nn.Linear(2, 1)
+    checkpoint(path, 1)
+    checkpoint(path, 2)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.warns(UserWarning, match="c is damaged.* goes on from the checkpoint before it"):
+        assert len(read_checkpoint(path, RUN, {"net": net}, [])) == 1
+    assert (net.weight == 1).all()
+
+
+def test_where_no_checkpoint_is_whole_the_error_says_what_to_do(tmp_path):
+    path = tmp_path / "c"
+    checkpoint(path, 1)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="c has no 'training' entry .*: delete it to train from the start"):
+        read_checkpoint(path, RUN, {"net": torch.nn.Linear(2, 1)}, [])
+
+
+def test_a_process_that_is_killed_between_two_files_loses_nothing(tmp_path):
+    path, net = tmp_path / "c", torch.nn.Linear(2, 1)
+    checkpoint(path, 1)
+    path.rename(tmp_path / "c.previous")
+    with pytest.warns(UserWarning, match="goes on from the checkpoint before it"):
+        assert len(read_checkpoint(path, RUN, {"net": net}, [])) == 1
+
+
+def test_a_second_process_is_refused(tmp_path):
+    code = f"from dimlib.machine.tensors import locked\nwith locked({str(tmp_path / 'c')!r}): print('in')"
+    command = [sys.executable, "-c", code]
+    with locked(tmp_path / "c"):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1 and "c is in use by another process: wait for it" in done.stderr
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "in\n"
