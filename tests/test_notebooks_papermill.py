@@ -74,6 +74,34 @@ def test_a_misspelt_parameter_is_refused():
         parse(["step=10"], ROOT / "notebooks" / "07_spheres.ipynb")
 
 
+def test_a_parameter_without_a_value_is_refused():
+    with pytest.raises(ValueError, match="'seed' has no value: write seed=value"):
+        parse(["seed"], ROOT / "notebooks" / "07_spheres.ipynb")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "(" * 100_000, "{x}", "a/b"])
+def test_a_value_that_is_no_literal_is_text(text):
+    assert parse([f"device={text}"], ROOT / "notebooks" / "07_spheres.ipynb") == {"device": text}
+
+
+def test_a_folder_whose_name_is_a_number():
+    (folder,) = parse(["out_dir=2024"], ROOT / "notebooks" / "07_spheres.ipynb").values()
+    assert (ROOT / "notebooks" / folder).resolve() == Path("2024").resolve()
+
+
+def test_a_link_to_the_notebooks_moves_no_output(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "notebooks").symlink_to(ROOT / "notebooks")
+    (folder,) = parse(["out_dir=here"], tmp_path / "deep" / "notebooks" / "07_spheres.ipynb").values()
+    assert (ROOT / "notebooks" / folder).resolve() == Path("here").resolve()
+
+
+def test_an_output_that_cannot_be_written_is_noticed_before_the_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        main(str(ROOT / "notebooks" / "07_spheres.ipynb"), str(tmp_path / "file" / "run.ipynb"))
+
+
 def test_numbers_between_commas_are_a_list():
     """A tuple would reach the notebook as text."""
     given = parse(["levels=0.02,0.04", "network=U-Net", "steps=10"], ROOT / "notebooks" / "16_blobs.ipynb")

@@ -1,6 +1,7 @@
 """The scripts of the workflow, on small inputs."""
 
 import base64
+import json
 import runpy
 import subprocess
 import sys
@@ -102,13 +103,30 @@ def test_the_summary_leaves_out_the_rivals(tmp_path, rivals):
     assert run_script("summarise.py", tmp_path, spheres=spheres, rivals=rivals).equals(alone)
 
 
+def plan(configuration):
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "-s", "workflow/Snakefile", "--profile", "workflow/profiles/quick",
+         "--configfile", configuration], cwd=ROOT, capture_output=True, text=True)
+
+
 def test_the_configuration_of_the_book_plans_its_runs(tmp_path):
     """The yaml block of the reproduction page, with the command below it."""
     page = (ROOT / "book/reproduce.md").read_text()
     (tmp_path / "mine.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
-    planned = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "-s", "workflow/Snakefile", "--profile", "workflow/profiles/quick",
-         "--configfile", tmp_path / "mine.yaml"], cwd=ROOT, capture_output=True, text=True)
+    planned = plan(tmp_path / "mine.yaml")
     assert planned.returncode == 0, planned.stderr
     for run in ("dim10_seed0", "dim10_seed3", "dim50_seed0", "dim50_seed3"):
         assert f"runs/mine/spheres/{run}/metrics.json" in planned.stdout
+
+
+@pytest.mark.parametrize("grids", [
+    [{"dim": [5], "seed": [0]}, {"dim": [5], "seed": [0]}],
+    [{"device": ["a b", "a-b"]}],
+])
+def test_two_runs_of_one_name_are_refused(tmp_path, grids):
+    """The second would take the place of the first."""
+    parts = [{"notebook": "07_spheres", "grid": grid, "parameters": {"steps": i + 1}} for i, grid in enumerate(grids)]
+    experiments = {"profile": "mine", "tables": str(tmp_path), "experiments": {"spheres": parts}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(experiments))
+    planned = plan(tmp_path / "mine.yaml")
+    assert planned.returncode and "two runs are named" in planned.stdout + planned.stderr

@@ -16,22 +16,27 @@ from pathlib import Path
 import nbformat
 import papermill
 
+from dimlib.machine.tensors import replacing
+
 
 def parse(assignments: list[str], notebook: Path) -> dict:
     """Turn `name=value` strings into parameters that the notebook knows."""
     known = papermill.inspect_notebook(notebook)
     parameters = {}
     for assignment in assignments:
-        name, _, text = assignment.partition("=")
+        name, equals, text = assignment.partition("=")
         if name not in known:
             raise ValueError(f"{notebook} has no parameter {name!r}; it has {', '.join(known)}")
+        if not equals:
+            raise ValueError(f"{name!r} has no value: write {name}=value")
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: thousands of brackets
             value = text
         parameters[name] = list(value) if isinstance(value, tuple) else value  # papermill makes text of a tuple
-    if "out_dir" in parameters:
-        parameters["out_dir"] = os.path.relpath(parameters["out_dir"], notebook.parent)
+    if "out_dir" in parameters:  # real paths: the folder of the notebook may be a link
+        folder = os.path.realpath(str(parameters["out_dir"]))
+        parameters["out_dir"] = os.path.relpath(folder, os.path.realpath(notebook.parent))
     return parameters
 
 
@@ -53,14 +58,12 @@ def main(notebook: str, output: str, *assignments: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     source, target = Path(notebook), Path(output)
     parameters = parse(list(assignments), source)
-    nb = papermill.execute_notebook(
-        source, None, parameters, cwd=source.parent, progress_bar=False, coalesce_streams=True
-    )
-    clean(nb)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".tmp")
-    nbformat.write(nb, unfinished)
-    unfinished.replace(target)
+    with replacing(target) as unfinished:  # an output that cannot be written is noticed before the run
+        nb = papermill.execute_notebook(
+            source, None, parameters, cwd=source.parent, progress_bar=False, coalesce_streams=True
+        )
+        clean(nb)
+        nbformat.write(nb, unfinished)
 
 
 if __name__ == "__main__":
