@@ -52,8 +52,9 @@ def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[
 
 def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
     """steps + 1 noise levels from sigma_max down to sigma_min, evenly spaced in log σ, shape (steps + 1,)."""
-    if not 0 < sigma_min < sigma_max or steps < 1:
-        raise ValueError(f"need 0 < sigma_min < sigma_max and steps >= 1, got {sigma_min}, {sigma_max} and {steps}")
+    check_count("steps", steps)
+    if not 0 < sigma_min < sigma_max < float("inf"):
+        raise ValueError(f"need 0 < sigma_min < sigma_max, both finite, got {sigma_min} and {sigma_max}")
     return torch.logspace(torch.tensor(sigma_max).log10(), torch.tensor(sigma_min).log10(), steps + 1)
 
 

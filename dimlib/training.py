@@ -83,7 +83,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         ValueError: bad data, or a checkpoint of another run. RuntimeError: another process uses the checkpoint.
         FloatingPointError: a loss that is not finite.
     """
-    check_training(x, model.sigma_min, steps, batch_size)
+    check_training(x, model.sigma_min, steps, batch_size, lr, checkpoint_every)
     device = choose_device(device)
     model.to(device).eval()
     x = x.to(device, torch.promote_types(x.dtype, torch.float32) if device.type != "mps" else torch.float32)

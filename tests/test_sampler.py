@@ -68,10 +68,16 @@ def test_the_schedule_goes_down_in_equal_ratios():
     assert torch.allclose(sigmas[1:] / sigmas[:-1], torch.tensor(1e-3 ** (1 / 30)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("low, high, steps", [(0.0, 1.0, 5), (1.0, 0.1, 5), (0.1, 1.0, 0)])
-def test_a_schedule_that_is_none_is_refused(low, high, steps):
-    with pytest.raises(ValueError, match=f"steps >= 1, got {low}, {high} and {steps}"):
-        noise_schedule(low, high, steps)
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (1.0, 0.1), (0.1, math.inf), (math.nan, 1.0)])
+def test_a_schedule_that_is_none_is_refused(low, high):
+    with pytest.raises(ValueError, match=f"need 0 < sigma_min < sigma_max, both finite, got {low} and {high}"):
+        noise_schedule(low, high, 5)
+
+
+@pytest.mark.parametrize("steps, error", [(0, ValueError), (2.5, TypeError)])
+def test_a_schedule_of_no_whole_number_of_steps_is_refused(steps, error):
+    with pytest.raises(error, match=f"steps={steps}"):
+        noise_schedule(0.1, 1.0, steps)
 
 
 @methods

@@ -421,3 +421,14 @@ def test_numbers_that_are_not_whole_are_refused(sizes):
     (name, _), = sizes.items()
     with pytest.raises(TypeError, match=f"{name}=.*must be a whole number"):
         train(model(), **sizes)
+
+
+@pytest.mark.parametrize("lr", [float("nan"), float("inf"), -1e-3, 0.0, "fast"])
+def test_a_learning_rate_that_is_none_is_refused(lr):
+    with pytest.raises(ValueError, match="the learning rate must be a positive number"):
+        train(model(), lr=lr)
+
+
+def test_a_checkpoint_every_0_steps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_every=0 must be at least 1"):
+        train(model(), checkpoint=tmp_path / "c", checkpoint_every=0)

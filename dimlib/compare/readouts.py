@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..machine.checks import check_count, check_points
+from ..machine.checks import check_count, check_denoised, check_points
 from ..machine.compute import full_precision, guarded, in_float64, rows_per_batch
 from ..sampler import noisy_copies
 from ..score import Denoiser
@@ -121,6 +121,9 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
         log_density: a function of points (P, d) and σ that returns the log-density of the noisy data, shape (P,), such
             as ``exact.UniformSphere(sphere).log_density``. For real data it needs one trained model for each σ.
         sigmas: at least two noise levels.
+
+    Raises:
+        ValueError: bad points or noise levels; log-densities of another shape than (P,), or that are not finite.
     """
     levels = sorted({float(sigma) for sigma in sigmas})
     check_points(x, min(levels, default=1.0))
@@ -128,6 +131,9 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
         raise ValueError(f"a slope needs at least two noise levels, all positive, got {levels}")
     with torch.no_grad():
         logs = in_float64(torch.stack([log_density(x, sigma) for sigma in levels])).cpu().numpy()
+    if logs.shape != (len(levels), len(x)) or not np.isfinite(logs).all():
+        raise ValueError(f"log_density must return one finite number for each of {len(x)} points; it returned shape "
+                         f"{logs.shape[1:]}, {np.isfinite(logs).mean():.0%} finite")
     slope = np.polyfit(np.log(levels), logs, 1)[0]
     return Readout(x[0].numel() + slope, float(np.exp(np.log(levels).mean())), len(levels))
 
@@ -201,5 +207,6 @@ def _jacobian_rows(denoiser, point, vectors, sigma, batch_size):
     for v in vectors.split(rows_per_batch(batch_size, point.numel(), point.device)):
         with torch.inference_mode(False), torch.enable_grad(), full_precision():
             inputs = point.detach().clone().expand(len(v), *point.shape).clone().requires_grad_()
-            (rows,) = torch.autograd.grad(denoiser(inputs.clone(), sigma), inputs, v.view_as(inputs).clone())
+            denoised = check_denoised(denoiser(inputs.clone(), sigma), inputs, sigma)
+            (rows,) = torch.autograd.grad(denoised, inputs, v.view_as(inputs).clone())
         yield v, rows.flatten(1)

@@ -104,6 +104,8 @@ class ImageFamily(ABC):
     def _checked(self, u: Tensor) -> Tensor:
         if u.ndim != 2 or u.shape[1] != len(self.spread):
             raise ValueError(f"coordinates of {self!r} have shape (n, {len(self.spread)}), got {tuple(u.shape)}")
+        if not torch.isfinite(u).all():
+            raise ValueError(f"coordinates of {self!r} must be finite")
         return u.cpu().double()
 
 
@@ -158,6 +160,12 @@ class Blobs(ImageFamily):
         pixel = torch.randperm(size**2, generator=stream(seed, "blobs"))[:n_blobs]
         self.centers = torch.stack([pixel // size, pixel % size], dim=1)   # (k, 2), from the top, from the left
         super().__init__(size, torch.full((n_blobs,), 4 * 12**-0.5))
+
+    def _checked(self, u: Tensor) -> Tensor:
+        u = super()._checked(u)
+        if (u <= 0).any():
+            raise ValueError("the widths of blobs must be positive")
+        return u
 
     def _draw(self, n, generator):
         return 1 + 4 * torch.rand(n, len(self.centers), generator=generator, dtype=torch.float64)

@@ -164,6 +164,8 @@ class Sphere(Manifold):
         return self.radius * u / u.norm(dim=-1, keepdim=True)
 
     def _coordinates(self, y):                                             # ‖z‖ is about √(k + 1)
+        norm = y.norm(dim=-1, keepdim=True)
+        y = torch.where(norm == 0, torch.eye(y.shape[-1], dtype=y.dtype)[0], y)      # all points are nearest: take one
         return (self.dim + 1) ** 0.5 * y / y.norm(dim=-1, keepdim=True)
 
 

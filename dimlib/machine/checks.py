@@ -81,9 +81,9 @@ def check_denoised(denoised: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor
     return denoised.to(x.dtype)
 
 
-def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int) -> None:
+def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int, lr: float, checkpoint_every: int) -> None:
     """``ValueError`` unless x is a tensor of at least two different finite points, shape ``(N, *shape)``, with a spread
-    above sigma_min; and `check_count` of the numbers."""
+    above sigma_min, and lr is positive and finite; and `check_count` of the other numbers."""
     if not isinstance(x, Tensor) or x.is_complex() or x.ndim < 2 or len(x) < 2:
         raise ValueError("x must be a real tensor of shape (N, *shape) with at least two points, got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
@@ -91,6 +91,9 @@ def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int) -> 
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
     check_count("steps", steps)
     check_count("batch_size", batch_size)
+    check_count("checkpoint_every", checkpoint_every)
+    if not (isinstance(lr, Real) and 0 < lr < math.inf):
+        raise ValueError(f"lr={lr!r}: the learning rate must be a positive number")
     spread = x.cpu().double().std(0).norm().item()
     if spread == 0:
         raise ValueError("all points of x are the same: there is nothing to learn")

@@ -230,3 +230,16 @@ def test_the_sketch_stops_after_four_directions_that_are_not_tangent(k, evaluati
     plane = Plane(k, 60, seed=1)
     found = tangent_sketch(exact.denoiser(plane), plane.sample(2), 0.01)
     assert found.dimension().tolist() == [k] * 2 and found.n_evaluations == evaluations
+
+
+@pytest.mark.parametrize("values", [torch.zeros(3), torch.tensor([0.0, 1, float("nan"), 2]), torch.zeros(4, 2)])
+def test_a_log_density_that_is_none_is_refused(values):
+    with pytest.raises(ValueError, match="log_density must return one finite number for each of the 4 points"):
+        lidl(lambda x, sigma: values, torch.randn(4, 5), [0.1, 0.2])
+
+
+@pytest.mark.parametrize("broken, message", [(lambda x, s: x * float("nan"), "NaN or infinite"),
+                                             (lambda x, s: x[:, :3], "must have the shape of x")])
+def test_a_broken_denoiser_has_no_jacobian(broken, message):
+    with pytest.raises(ValueError, match=message):
+        jacobian_spectrum(broken, torch.randn(2, 5), 0.1)

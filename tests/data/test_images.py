@@ -400,3 +400,9 @@ def test_the_real_files_are_mnist(train, counts, mean, std):
     assert x.shape == (sum(counts), 1, 28, 28) and labels.bincount().tolist() == counts
     assert (x.min(), x.max()) == (0, 1)
     assert abs(x.mean() - mean) < 1e-4 and abs(x.std() - std) < 1e-4
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, float("nan")])
+def test_a_blob_without_a_width_is_refused(width):
+    with pytest.raises(ValueError, match="positive|finite"):
+        images.Blobs(3, 8).render(torch.full((2, 3), width))

@@ -244,3 +244,10 @@ def test_the_parts_of_a_union_need_one_ambient_dimension():
 def test_a_union_refuses_weights_that_are_none(weights):
     with pytest.raises(ValueError, match="weights"):
         Union([Sphere(1, 5), Sphere(2, 5)], weights)
+
+
+def test_at_the_centre_of_a_sphere_one_of_the_nearest_points_is_taken():
+    small, large = (Sphere(2, 5, radius=radius, seed=1) for radius in (1.0, 2.0))
+    centre = torch.zeros(1, 5)
+    assert small.distance(centre).item() == pytest.approx(1) and large.distance(centre).item() == pytest.approx(2)
+    assert Union([large, small]).component(centre).item() == 1
