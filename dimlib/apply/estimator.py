@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..curve import DimensionCurve
 from ..machine.checks import check_count
-from ..machine.compute import choose_device, scores_number
+from ..machine.compute import choose_device, one_thread, scores_number
 from ..machine.progress import show
 from ..networks import MLP
 from ..score import Denoiser, ScoreModel
@@ -215,7 +215,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _spectrum(self, denoiser, x, level) -> Spectrum:
         """A spectrum at points x, in the frame of the denoiser, for a noise level in the units of X."""
-        found = spectrum(denoiser, x, level / self._frame.unit, seed=self._seed, without=True)
+        with one_thread(self.denoiser is None and x.ndim == 2):
+            found = spectrum(denoiser, x, level / self._frame.unit, seed=self._seed, without=True)
         return replace(found, sigma=level)
 
     def _train(self, held, kept, levels, seed) -> Learned:
@@ -232,9 +233,10 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
                 return model(kept, levels)
 
         bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
-        return learn([partial(make, model) for model in models], kept, held,
-                     np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps, self.batch_size or batch_size,
-                     seed=seed, device=self.device, bar=bar)
+        with one_thread(kept.ndim == 2):
+            return learn([partial(make, model) for model in models], kept, held,
+                         np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps, self.batch_size or batch_size,
+                         seed=seed, device=self.device, bar=bar)
 
 
 def _for_rows(kept, levels, width, waves) -> ScoreModel:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .checks import check_count, check_denoised, check_points, default_scores
 
 __all__ = ["beside", "captured", "choose_device", "full_precision", "guarded", "in_float64", "largest_std",
-           "matrix_bytes", "memory", "points_together", "rows_per_batch", "scores_number"]
+           "matrix_bytes", "memory", "one_thread", "points_together", "rows_per_batch", "scores_number"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
@@ -94,6 +94,21 @@ def largest_std(x: Tensor, rows: int = 2000) -> float:
     """The largest standard deviation of x, shape ``(N, *shape)``, in any direction, by its first rows."""
     flat = in_float64(x[:rows]).flatten(1)
     return (torch.linalg.matrix_norm(flat - flat.mean(0), 2) / len(flat) ** 0.5).item()
+
+
+@contextmanager
+def one_thread(when: bool = True) -> Iterator[None]:
+    """Inside this context PyTorch uses one thread, if ``when`` holds; afterwards as many as before.
+
+    The operations of a small network take microseconds. Several threads gain little there, and on a busy machine they
+    wait for each other at each operation. They also make a later fork of the process hang.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if when else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

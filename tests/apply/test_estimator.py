@@ -474,3 +474,23 @@ def test_it_stands_in_unions_pipelines_and_column_transformers(quiet):
     columns = ColumnTransformer([("d", DiffusionDimension(**BRIEF), [0, 1, 2])], remainder="passthrough").fit(X)
     assert columns.transform(X).shape == (60, 2)
     assert make_pipeline(StandardScaler(), DiffusionDimension(**BRIEF)).fit(X).predict(X).shape == (60,)
+
+
+def test_small_networks_use_one_thread_and_the_process_keeps_its_own(monkeypatch, quiet):
+    """On a busy machine of two cores, two threads made a fit five times slower than one."""
+    seen, before = set(), torch.get_num_threads()
+    for name in ("learn", "spectrum"):
+        original = getattr(estimator, name)
+        monkeypatch.setattr(estimator, name, lambda *args, original=original, **options: (
+            seen.add(torch.get_num_threads()), original(*args, **options))[1])
+    try:
+        torch.set_num_threads(3)
+        fitted = DiffusionDimension(**BRIEF).fit(np.random.default_rng(0).normal(size=(50, 3)))
+        assert seen == {1} and torch.get_num_threads() == 3
+        fitted.predict(np.ones((1, 3)))
+        assert seen == {1} and torch.get_num_threads() == 3
+        seen.clear()
+        DiffusionDimension(lambda x, sigma: x / 2).fit(np.random.default_rng(0).normal(size=(50, 3)))
+        assert seen == {3}, "a network of one's own may be large"
+    finally:
+        torch.set_num_threads(before)
