@@ -229,6 +229,20 @@ def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
     assert type(again.net) is Own and torch.equal(again(x, 0.1), m(x, 0.1))
 
 
+def test_a_network_that_needs_numbers_to_be_built_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+
+    @networks.register
+    class Scaled(MLP):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.scale = torch.linspace(1, 2, 3).max().item()
+
+    m, x = ScoreModel(Scaled(6, width=8, blocks=1), 1.0), torch.randn(3, 6)
+    m.save(tmp_path / "own")
+    assert torch.equal(ScoreModel.load(tmp_path / "own")(x, 0.1), m(x, 0.1))
+
+
 @pytest.mark.parametrize("name", ["nn", "__init__", "register", "Linear"])
 def test_only_registered_networks_are_built_from_a_file(tmp_path, name):
     header = model().config | {"network": name, "network_config": {}}

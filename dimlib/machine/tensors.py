@@ -136,15 +136,23 @@ class Saved(nn.Module):
         too_large = [name for name, value in arguments.items() if isinstance(value, int) and value > largest]
         if too_large:
             raise ValueError(f"{path} does not fit its own network: {', '.join(too_large)} is larger than the file")
-        with torch.device("meta"):                                         # shapes without memory
-            expected = {f"net.{name}": tensor.shape for name, tensor in network(**arguments).state_dict().items()}
-        if expected != {name: tensor.shape for name, tensor in weights.items() if name.startswith("net.")}:
+        found = {name.removeprefix("net."): tensor.shape for name, tensor in weights.items() if name.startswith("net.")}
+        if _shapes(network, arguments) not in (found, None):
             raise ValueError(f"{path} does not fit its own network: the weights have other names or shapes")
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ValueError(f"{path} has weights that are NaN or infinite: the training of this model failed")
         model = cls(network(**arguments), data_mean=weights["data_mean"], **config)
         model.load_state_dict(weights)
         return model.to(device)
+
+
+def _shapes(network, arguments):
+    """The shapes of a network's weights, found without memory; None for a network that needs numbers to be built."""
+    try:
+        with torch.device("meta"):
+            return {name: tensor.shape for name, tensor in network(**arguments).state_dict().items()}
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 def write_checkpoint(path: str | Path, run: dict, history: list[tuple], modules: dict[str, nn.Module],
