@@ -90,3 +90,26 @@ def test_a_command_that_the_book_shows_names_parameters_that_exist(program, note
     known = set(re.findall(r"^(\w+):", cell.source, re.MULTILINE))
     named = re.findall(r"-p (\w+)" if program == "papermill" else r"(\w+)=", rest)
     assert set(named) <= known
+
+
+TEACHING = (ROOT / "book" / "teaching.md").read_text()
+NUMBERS = {word: i for i, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight"), 1)}
+
+
+def test_the_teaching_page_has_each_chapter_and_its_time(path, nb):
+    (row,) = re.findall(rf"\| \[[^\]]*\]\(\.\./notebooks/{path.stem}\.ipynb\) \| [^|]* \| ([^|]*) \|", TEACHING)
+    stated = re.search(r"\*Time\*: ([^.]*)\.", nb.cells[0].source)
+    if stated is None:
+        assert "second" in row or "minute" in row
+    else:
+        words = [word for word in re.findall(r"\w+", stated[1].split(" minute")[0]) if word in NUMBERS]
+        longest = NUMBERS[words[-1]] if words else 1  # "under a minute"
+        assert re.findall(r"\d+", row) == [str(longest)]
+
+
+def test_the_teaching_page_lists_the_exercises_without_a_solution():
+    text = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells)
+    exercises = set(re.findall(r"\{exercise\}\n:label: ([\w-]+)", text))
+    solved = set(re.findall(r"\{solution(?:-start)?\} ([\w-]+)", text))
+    (listed,) = re.findall(r"\*\*no solution in the book\*\* \|(.*)\|", TEACHING)
+    assert exercises and exercises - solved == set(re.findall(r"`([\w-]+)`", listed))
