@@ -1,7 +1,7 @@
 """Images: two generated families whose dimension is known, and handwritten digits whose dimension is not known.
 
 Images have the shape (n, 1, size, size). Grey values go from 0 (black) to 1 (white), and sigma is in the same units.
-Files of MNIST are used only after a check of their content.
+Files of MNIST and Fashion-MNIST are used only after a check of their content.
 """
 
 import gzip
@@ -10,6 +10,7 @@ import math
 import os
 import zlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.func import jacfwd, vmap
 
 from ..seeds import stream
 
-__all__ = ["ImageFamily", "Squares", "Blobs", "digits", "mnist", "read_idx"]
+__all__ = ["ImageFamily", "Squares", "Blobs", "digits", "fashion_mnist", "mnist", "read_idx"]
 
 
 class ImageFamily(ABC):
@@ -187,13 +188,31 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).float().view(-1, 1, 8, 8) / 16, torch.from_numpy(labels).long()
 
 
-MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
-SHA256 = {                                                                 # of the decompressed content
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
+@dataclass(frozen=True)
+class _Set:
+    """Four IDX files: where they are downloaded from, and the SHA-256 of their decompressed content."""
+
+    name: str
+    mirrors: tuple[str, ...]
+    sha256: dict[str, str]
+
+
+FILES = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+MNIST = _Set(
+    "mnist",
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    dict(zip(FILES, ("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"), strict=True)))
+FASHION = _Set(
+    "fashion_mnist",
+    ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+    dict(zip(FILES, ("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                     "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                     "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"), strict=True)))
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts them
 REMEDY = "put the original in its place or, in the cache, delete it to have it downloaded again"
 
 
@@ -212,10 +231,23 @@ def mnist(folder: str | Path | None = None, train: bool = True, size: int = 28) 
         ConnectionError: no mirror sent the right file.
         ModuleNotFoundError: the cache needs the package pooch, and it is not installed.
     """
+    return _images_and_labels(MNIST, folder or os.environ.get("DIMLIB_DATA"), train, size)
+
+
+def fashion_mnist(folder: str | Path | None = None, train: bool = True, size: int = 28) -> tuple[Tensor, Tensor]:
+    """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): photographs of clothes, in files of the form of MNIST's.
+
+    The arguments, the result and the errors are those of `mnist`, but for ``folder=None``: the folder of the Debian
+    package dataset-fashion-mnist if it is there, else the user's cache.
+    """
+    return _images_and_labels(FASHION, folder or (DEBIAN if DEBIAN.is_dir() else None), train, size)
+
+
+def _images_and_labels(source, folder, train, size):
     if size not in (28, 32):
         raise ValueError(f"size={size}: MNIST comes in size 28, or 32 with a margin")
-    folder, part = folder or os.environ.get("DIMLIB_DATA"), "train" if train else "t10k"
-    images, labels = (_mnist_file(folder, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
+    part = "train" if train else "t10k"
+    images, labels = (_idx_file(source, folder, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
     margin = (size - 28) // 2
     return torch.nn.functional.pad(images[:, None].float() / 255, [margin] * 4), labels.long()
 
@@ -250,43 +282,43 @@ def _parse_idx(content: bytes, path: str | Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8)[start:].reshape(shape).copy())
 
 
-def _verified(path: Path, name: str) -> Tensor:
+def _verified(source: _Set, path: Path, name: str) -> Tensor:
     content = _content(path)
     values, found = _parse_idx(content, path), hashlib.sha256(content).hexdigest()
-    if found != SHA256[name]:
-        other = next((other for other, known in SHA256.items() if known == found), None)
-        what = f"has the content of {other}" if other else f"was altered (SHA-256 {found}, not {SHA256[name]})"
+    if found != source.sha256[name]:
+        other = next((other for other, known in source.sha256.items() if known == found), None)
+        what = f"has the content of {other}" if other else f"was altered (SHA-256 {found}, not {source.sha256[name]})"
         raise ValueError(f"{path} {what}: {REMEDY}")
     return values
 
 
-def _mnist_file(folder: str | Path | None, name: str) -> Tensor:
-    place = Path(folder) if folder else Path(_pooch().os_cache("dimlib"))
+def _idx_file(source: _Set, folder: str | Path | None, name: str) -> Tensor:
+    place = Path(folder) if folder else Path(_pooch().os_cache("dimlib")) / source.name
     for path in (place / name, place / f"{name}.gz"):
         if path.exists():
-            return _verified(path, name)
+            return _verified(source, path, name)
     if folder:
         raise FileNotFoundError(f"{place} has neither {name} nor {name}.gz: put one of them there or, to have it "
                                 "downloaded, give no folder and unset DIMLIB_DATA")
-    return _download(place, name)
+    return _download(source, place, name)
 
 
-def _download(place: Path, name: str) -> Tensor:
+def _download(source: _Set, place: Path, name: str) -> Tensor:
     failures = []
-    for mirror in MIRRORS:
+    for mirror in source.mirrors:
         try:
             path = _pooch().retrieve(f"{mirror}{name}.gz", None, f"{name}.gz", place, progressbar=True)
-            return _verified(Path(path), name)
+            return _verified(source, Path(path), name)
         except (OSError, ValueError) as error:
             (place / f"{name}.gz").unlink(missing_ok=True)
             failures.append(f"{mirror}: {error}")
-    raise ConnectionError(f"{name}.gz could not be downloaded: put it into a folder yourself and give mnist(folder).\n"
-                          + "\n".join(failures))
+    raise ConnectionError(f"{name}.gz could not be downloaded: put it into a folder yourself and give "
+                          f"{source.name}(folder).\n" + "\n".join(failures))
 
 
 def _pooch():
     try:
         import pooch
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("downloading MNIST needs pooch: pip install 'dimlib[images]'") from error
+        raise ModuleNotFoundError("downloading images needs pooch: pip install 'dimlib[images]'") from error
     return pooch

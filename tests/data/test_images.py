@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pooch
@@ -244,8 +245,8 @@ def small(tmp_path, monkeypatch):
                 (tmp_path / name).write_bytes(content)
             else:
                 (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
-    assert set(hashes) == set(images.SHA256)
-    monkeypatch.setattr(images, "SHA256", hashes)
+    assert set(hashes) == set(images.MNIST.sha256) == set(images.FASHION.sha256)
+    monkeypatch.setattr(images, "MNIST", replace(images.MNIST, mirrors=("first/", "second/"), sha256=hashes))
     return tmp_path
 
 
@@ -314,19 +315,18 @@ def no_network(tmp_path, monkeypatch):
         asked.append(url)
         if url not in retrieve.web:
             raise OSError(f"404 for {url}")
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         (path / fname).write_bytes(retrieve.web[url])
         return str(path / fname)
 
     retrieve.web = {}
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     monkeypatch.setattr(pooch, "os_cache", lambda project: str(place))
-    monkeypatch.setattr(images, "MIRRORS", ("first/", "second/"))
     return asked
 
 
 def publish(small, mirror, names=None):
-    for name in names or images.SHA256:
+    for name in names or images.MNIST.sha256:
         content = (small / name if (small / name).exists() else small / f"{name}.gz").read_bytes()
         packed = content if content[:2] == b"\x1f\x8b" else gzip.compress(content)
         pooch.retrieve.web[f"{mirror}{name}.gz"] = packed
@@ -364,18 +364,46 @@ def test_where_every_mirror_fails_the_error_says_why_and_what_to_do(small, no_ne
     with pytest.raises(ConnectionError, match=r"(?s)train-images-idx3-ubyte\.gz could not be downloaded: put it into "
                                               r"a folder.*mnist\(folder\).*first/: 404.*second/: .*no IDX file"):
         mnist()
-    assert list((tmp_path / "cache").iterdir()) == [], "what was refused is not kept"
+    assert list((tmp_path / "cache" / "mnist").iterdir()) == [], "what was refused is not kept"
 
 
 def test_a_damaged_file_in_the_cache_is_refused(small, no_network, tmp_path):
     publish(small, "first/")
     mnist()
-    path = tmp_path / "cache" / f"{TRAIN[0]}.gz"
+    path = tmp_path / "cache" / "mnist" / f"{TRAIN[0]}.gz"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=f"{TRAIN[0]}.gz is a damaged gzip file .*delete it to have it downloaded"):
         mnist()
     path.unlink()
     assert len(mnist()[0]) == 5
+
+
+def test_clothes_are_read_from_their_own_files(small, monkeypatch):
+    monkeypatch.setattr(images, "FASHION", replace(images.FASHION, sha256=images.MNIST.sha256))
+    monkeypatch.setattr(images, "DEBIAN", small)
+    monkeypatch.setenv("DIMLIB_DATA", "the folder of MNIST")
+    assert torch.equal(images.fashion_mnist()[0], mnist(small)[0])
+    assert torch.equal(images.fashion_mnist(small, train=False)[1], mnist(small, train=False)[1])
+
+
+def test_digits_are_no_clothes(small):
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte was altered"):
+        images.fashion_mnist(small)
+
+
+def test_clothes_are_not_downloaded_over_the_digits(small, no_network, monkeypatch, tmp_path):
+    monkeypatch.setattr(images, "FASHION", replace(images.FASHION, mirrors=("first/",), sha256=images.MNIST.sha256))
+    monkeypatch.setattr(images, "DEBIAN", tmp_path / "not there")
+    publish(small, "first/")
+    images.fashion_mnist()
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"fashion_mnist"}
+
+
+@pytest.mark.skipif(not images.DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed")
+def test_the_real_files_are_fashion_mnist():
+    x, labels = images.fashion_mnist()
+    assert x.shape == (60_000, 1, 28, 28) and labels.bincount().tolist() == [6000] * 10
+    assert abs(x.mean() - 0.2860) < 1e-4 and abs(x.std() - 0.3530) < 1e-4
 
 
 def test_without_pooch_the_error_names_the_extra_and_own_files_still_work(small, monkeypatch):
