@@ -234,7 +234,7 @@ def test_the_sketch_stops_after_four_directions_that_are_not_tangent(k, evaluati
 
 @pytest.mark.parametrize("values", [torch.zeros(3), torch.tensor([0.0, 1, float("nan"), 2]), torch.zeros(4, 2)])
 def test_a_log_density_that_is_none_is_refused(values):
-    with pytest.raises(ValueError, match="log_density must return one finite number for each of the 4 points"):
+    with pytest.raises(ValueError, match="log_density must return one finite number for each of 4 points"):
         lidl(lambda x, sigma: values, torch.randn(4, 5), [0.1, 0.2])
 
 
