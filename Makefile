@@ -33,7 +33,7 @@ quick: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n 2 --dist worksteal
 	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -n 2 --dist loadfile notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n 2 --dist loadfile notebooks
 	$(MAKE) book
 	$(BIN)/python -m pytest tests/site -rs -n 2
 

@@ -14,6 +14,7 @@ from dimlib.machine import tensors
 from dimlib.machine.tensors import write_tensors
 from dimlib.networks import MLP
 from dimlib.score import PARAMETRISATIONS, ScoreModel, noise_prediction, score_at
+from dimlib.vision import UNet
 
 MEAN = torch.arange(5.0)
 names = pytest.mark.parametrize("name", PARAMETRISATIONS)
@@ -258,6 +259,31 @@ def test_a_file_that_asks_for_a_larger_network_than_it_holds_is_refused(tmp_path
     m = model()
     header = m.config | {"network": "MLP", "network_config": m.net.config | changed}
     write_tensors(m.state_dict(), tmp_path / "odd", "score_model", header)
+    with pytest.raises(ValueError, match="odd does not fit its own network"):
+        ScoreModel.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("changed", [{"width": -1}, {"width": "8"}, {"depth": 3}, None])
+def test_a_configuration_that_builds_no_network_is_refused(tmp_path, changed):
+    m = model()
+    config = {"network": "MLP", "network_config": None if changed is None else m.net.config | changed}
+    write_tensors(m.state_dict(), tmp_path / "odd", "score_model", m.config | config)
+    with pytest.raises(ValueError, match="odd does not fit its own network"):
+        ScoreModel.load(tmp_path / "odd")
+
+
+@pytest.mark.parametrize("header", [None, [], {}, {"network": "MLP"}])
+def test_a_header_that_names_no_network_is_refused(tmp_path, header):
+    write_tensors(model().state_dict(), tmp_path / "odd", "score_model", header)
+    with pytest.raises(ValueError, match="odd does not fit its own network"):
+        ScoreModel.load(tmp_path / "odd")
+
+
+def test_a_list_that_hides_an_error_takes_no_memory(tmp_path):
+    """A wrong entry after a huge one: without the check of shapes the huge layer would be built before the error."""
+    m = ScoreModel(UNet(8, multipliers=[1, 1]), 1.0)
+    config = {"network": "UNet", "network_config": m.net.config | {"multipliers": [10**6, -1]}}
+    write_tensors(m.state_dict(), tmp_path / "odd", "score_model", m.config | config)
     with pytest.raises(ValueError, match="odd does not fit its own network"):
         ScoreModel.load(tmp_path / "odd")
 

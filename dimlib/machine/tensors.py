@@ -131,6 +131,14 @@ class Saved(nn.Module):
         Only registered networks are built, and only if their weights have the shapes of those in the file.
         """
         weights, config = read_tensors(path, "score_model")
+        try:
+            model = cls._built(path, weights, config)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{path} does not fit its own network: {error!r}") from error
+        return model.to(device)
+
+    @classmethod
+    def _built(cls, path, weights, config):
         network, arguments = known(config.pop("network")), config.pop("network_config")
         largest = sum(tensor.numel() for tensor in weights.values())
         too_large = [name for name, value in arguments.items() if isinstance(value, int) and value > largest]
@@ -143,15 +151,20 @@ class Saved(nn.Module):
             raise ValueError(f"{path} has weights that are NaN or infinite: the training of this model failed")
         model = cls(network(**arguments), data_mean=weights["data_mean"], **config)
         model.load_state_dict(weights)
-        return model.to(device)
+        return model
 
 
 def _shapes(network, arguments):
-    """The shapes of a network's weights, found without memory; None for a network that needs numbers to be built."""
+    """The shapes of a network's weights, found without memory, on the device "meta", whose tensors have no values.
+
+    None for a network whose ``__init__`` reads values: PyTorch's error then names that device. Other errors are raised.
+    """
     try:
         with torch.device("meta"):
             return {name: tensor.shape for name, tensor in network(**arguments).state_dict().items()}
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError as error:                                          # or its subclass NotImplementedError
+        if "meta" not in str(error):
+            raise
         return None
 
 
