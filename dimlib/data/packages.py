@@ -6,11 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["GALAXIES", "fetch"]
+__all__ = ["FACES", "GALAXIES", "fetch"]
 
 # Score models of galaxies: Sampson, Melchior et al. (the package states no licence, so it is not copied into this book)
 GALAXIES = {"name": "galaxygrad", "version": "0.2.1",
             "sha256": "56fd8f02de3b025e87f690a494014371391894f2288356288068f9f5e90d8a97"}
+
+# A generator of faces: Chien Liu, MIT licence
+FACES = {"name": "gan-face-generate", "version": "1.1.1",
+         "sha256": "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569"}
 
 
 def fetch(name: str, version: str, sha256: str) -> Path:
