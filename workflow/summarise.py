@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Medians over the points, then over the seeds; mean shares. At K = 4 d, where truth and the paper's number are known."""
+    """Medians over the points and then the seeds, and mean shares, at K = 4 d, where the paper has a number."""
     table = table.dropna(subset=["k", "paper"])
     table = table[table.n_scores == table.groupby("data").n_scores.transform("min")]
     ours, published = (table[table.rule == rule].groupby(["data", "k"], sort=False)

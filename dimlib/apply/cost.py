@@ -1,4 +1,4 @@
-"""What a spectrum will take, measured before it is computed."""
+"""What a spectrum or a fit will take, measured before it is computed."""
 
 import time
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..sampler import BLOCK, copies_in_blocks
 from ..score import Denoiser
 from ..svd import moments
 
-__all__ = ["Cost", "expected_cost"]
+__all__ = ["Cost", "expected_cost", "expected_seconds"]
 
 TRIAL = 256    # evaluations of the denoiser that are timed
 SMALL = 1024   # size of the eigenvalue problem that is timed
@@ -47,6 +47,15 @@ def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | N
     solved = _timed(lambda: torch.linalg.eigvalsh(small))[1] * (d / len(small)) ** 3
     together = min(len(x), points_together(d, rows, BLOCK, x.device))
     return Cost(len(x) * n_scores, len(x) * (gathered * n_scores / part + solved), together * matrix_bytes(d))
+
+
+def expected_seconds(denoiser: Denoiser, x: Tensor, sigma: float, n_levels: int, steps: int, batch_size: int) -> float:
+    """Seconds of a fit, at most: the training of such a network, and spectra at the points x at each noise level.
+
+    A training step is taken as three evaluations of each of its rows. The errors are those of `expected_cost`.
+    """
+    cost = expected_cost(denoiser, x, sigma)
+    return 3 * steps * batch_size * cost.seconds / cost.evaluations + n_levels * cost.seconds
 
 
 def _timed(function):

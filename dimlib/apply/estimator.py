@@ -29,6 +29,7 @@ from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
+from .cost import expected_seconds
 from .doubts import about_the_data, about_the_neighbours, about_the_noise, about_the_training
 from .learning import Learned, learn, mean_of
 
@@ -43,6 +44,7 @@ ROWS_PER_STEP, IMAGES_PER_STEP = 500, 32
 LEAST_ROWS = 10
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 MOST_POINTS = 100        # points of the curve where their number is not given
+LONG = 600               # seconds; a fit that may take longer is announced
 
 
 class DiffusionDimension(TransformerMixin, BaseEstimator):
@@ -51,7 +53,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     X has the shape (N, d), or (N, channels, size, size) for square images, which get a network for images. All other
     shapes are taken as rows of numbers. A denoiser is trained on X without a tenth of the rows. At those rows the
     dimension is computed for several noise levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024,
-    with changes of this library).
+    with changes of this library). A fit that may take more than ten minutes says so before it starts, by a warning.
 
     Args:
         denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X, in float32. Nothing is
@@ -107,8 +109,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         levels = self._levels(frame.into(held), frame.into(kept), frame)
         if self.denoiser is None:
             self._frame = frame
-            scores_number(self._tensor(held[:1]), levels[0] / frame.unit, None)  # its errors come before the training
-            self.learned_ = mean_of([self._train(self._tensor(held), self._tensor(kept), levels / frame.unit, seed + i)
+            held_rows, kept_rows, inner_levels = self._tensor(held), self._tensor(kept), levels / frame.unit
+            self._say_cost(held_rows[: self.n_points or MOST_POINTS], kept_rows, inner_levels)
+            self.learned_ = mean_of([self._train(held_rows, kept_rows, inner_levels, seed + i)
                                      for i in range(self.n_networks)])
             self._inner = self.learned_.model
             self.denoiser_ = InFrame(self._inner, frame)
@@ -219,24 +222,37 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             found = spectrum(denoiser, x, level / self._frame.unit, seed=self._seed, without=True)
         return replace(found, sigma=level)
 
-    def _train(self, held, kept, levels, seed) -> Learned:
-        """A denoiser for the given noise levels and those between, in the frame of the data."""
-        if kept.ndim == 4:
-            models, batch_size = [_for_images], IMAGES_PER_STEP
-        else:
-            models = [partial(_for_rows, width=self.width, waves=waves) for waves in (False, True)]
-            batch_size = ROWS_PER_STEP
+    def _say_cost(self, x, kept, levels) -> None:
+        """Warn before a long fit. The errors of a spectrum come here, too: before the training."""
+        scores_number(x, levels[0], None)
+        model = self._networks(kept, levels, seed=0)[-1]().to(x.device).eval()
+        with one_thread(x.ndim == 2):
+            seconds = self.n_networks * expected_seconds(model, x, float(levels[0]), len(levels), self.max_steps,
+                                                         self._rows_per_step(kept))
+        if seconds > LONG:
+            warnings.warn(f"this fit may take {seconds / 60:.0f} minutes on this machine: use fewer points (n_points), "
+                          "fewer sigmas or max_steps, a GPU, or tangent_sketch with a trained denoiser", stacklevel=3)
 
-        def make(model):
+    def _rows_per_step(self, kept) -> int:
+        return self.batch_size or (IMAGES_PER_STEP if kept.ndim == 4 else ROWS_PER_STEP)
+
+    def _networks(self, kept, levels, seed) -> list:
+        """Functions that make an untrained model each."""
+        kinds = [_for_images] if kept.ndim == 4 else [partial(_for_rows, width=self.width, waves=waves)
+                                                      for waves in (False, True)]
+
+        def make(kind):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return model(kept, levels)
+                return kind(kept, levels)
+        return [partial(make, kind) for kind in kinds]
 
+    def _train(self, held, kept, levels, seed) -> Learned:
+        """A denoiser for the given noise levels and those between, in the frame of the data."""
         bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
         with one_thread(kept.ndim == 2):
-            return learn([partial(make, model) for model in models], kept, held,
-                         np.geomspace(levels[0], levels[-1], LEVELS), self.max_steps, self.batch_size or batch_size,
-                         seed=seed, device=self.device, bar=bar)
+            return learn(self._networks(kept, levels, seed), kept, held, np.geomspace(levels[0], levels[-1], LEVELS),
+                         self.max_steps, self._rows_per_step(kept), seed=seed, device=self.device, bar=bar)
 
 
 def _for_rows(kept, levels, width, waves) -> ScoreModel:

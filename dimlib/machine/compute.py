@@ -3,7 +3,8 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,13 +33,36 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def memory(device: torch.device) -> float:
-    """Bytes of memory: what is free on a GPU, what the machine has elsewhere, infinity where it is unknown."""
+    """Bytes of memory: what is free on a GPU; elsewhere what the machine has, or less where the process has a limit (of
+    a container, by control groups, or of the shell, RLIMIT_AS); infinity where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_physical(), _container(), _rlimit())
+
+
+def _physical() -> float:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return math.inf
+
+
+def _container(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """The smallest limit of the process's control groups, version 2 or 1; "max" is none."""
+    limits = [math.inf]
+    for file in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int(file.read_text()))
+    return min(limits)
+
+
+def _rlimit() -> float:
+    try:
+        import resource
+    except ModuleNotFoundError:                                            # Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -> int:

@@ -36,3 +36,9 @@ def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
     monkeypatch.setattr(compute, "memory", lambda device: 1e6)
     with pytest.raises(MemoryError, match=r"d=200 entries needs 0.0032 GB, and 0.001 GB .* use tangent_sketch"):
         expected_cost(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
+
+
+def test_a_fit_takes_its_steps_and_its_spectra(monkeypatch):
+    """Three evaluations for each row of a step, and each level as long as one spectrum."""
+    monkeypatch.setattr(cost, "expected_cost", lambda *_: cost.Cost(1000, 2.0, 0))
+    assert cost.expected_seconds(None, None, 0.1, n_levels=8, steps=100, batch_size=50) == 3 * 100 * 50 * 0.002 + 16

@@ -494,3 +494,19 @@ def test_small_networks_use_one_thread_and_the_process_keeps_its_own(monkeypatch
         assert seen == {3}, "a network of one's own may be large"
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_long_fit_is_announced_before_the_training(monkeypatch):
+    """Minutes, and what to do; the warning is there when the training begins."""
+    def train(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(estimator, "LONG", 0)
+    monkeypatch.setattr(DiffusionDimension, "_train", train)
+    with pytest.warns(UserWarning, match=r"may take \d+ minutes on this machine: use fewer points"), \
+            pytest.raises(KeyboardInterrupt):
+        DiffusionDimension().fit(manifolds.Plane(2, 5).sample(50).numpy())
+
+
+def test_a_short_fit_is_not_announced(recwarn):
+    DiffusionDimension(**BRIEF).fit(manifolds.Plane(2, 5).sample(50).numpy())
+    assert not [w for w in recwarn if "minutes on this machine" in str(w.message)]
