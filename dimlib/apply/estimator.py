@@ -230,8 +230,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             seconds = self.n_networks * expected_seconds(model, x, float(levels[0]), len(levels), self.max_steps,
                                                          self._rows_per_step(kept))
         if seconds > LONG:
-            warnings.warn(f"this fit may take {seconds / 60:.0f} minutes on this machine: use fewer points (n_points), "
-                          "fewer sigmas or max_steps, a GPU, or tangent_sketch with a trained denoiser", stacklevel=3)
+            time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+            warnings.warn(f"this fit may take {time} on this machine: use fewer points (n_points), fewer sigmas or "
+                          "max_steps, a GPU, or tangent_sketch with a trained denoiser", stacklevel=3)
 
     def _rows_per_step(self, kept) -> int:
         return self.batch_size or (IMAGES_PER_STEP if kept.ndim == 4 else ROWS_PER_STEP)

@@ -39,6 +39,9 @@ def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
 
 
 def test_a_fit_takes_its_steps_and_its_spectra(monkeypatch):
-    """Three evaluations for each row of a step, and each level as long as one spectrum."""
+    """A second for an evaluation of a batch, on a clock that goes on by one at each reading, and two for a spectrum."""
+    batches = []
     monkeypatch.setattr(cost, "expected_cost", lambda *_: cost.Cost(1000, 2.0, 0))
-    assert cost.expected_seconds(None, None, 0.1, n_levels=8, steps=100, batch_size=50) == 3 * 100 * 50 * 0.002 + 16
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    seconds = cost.expected_seconds(lambda x, sigma: batches.append(x.shape), torch.zeros(7, 3), 0.1, 8, 100, 50)
+    assert seconds == 3 * 100 * 1 + 8 * 2 and set(batches) == {(50, 3)}

@@ -496,13 +496,14 @@ def test_small_networks_use_one_thread_and_the_process_keeps_its_own(monkeypatch
         torch.set_num_threads(before)
 
 
-def test_a_long_fit_is_announced_before_the_training(monkeypatch):
-    """Minutes, and what to do; the warning is there when the training begins."""
+@pytest.mark.parametrize("seconds, said", [(900, "15 minutes"), (7260, "2 hours")])
+def test_a_long_fit_is_announced_before_the_training(seconds, said, monkeypatch):
+    """How long, and what to do; the warning is there when the training begins."""
     def train(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(estimator, "LONG", 0)
+    monkeypatch.setattr(estimator, "expected_seconds", lambda *_: seconds)
     monkeypatch.setattr(DiffusionDimension, "_train", train)
-    with pytest.warns(UserWarning, match=r"may take \d+ minutes on this machine: use fewer points"), \
+    with pytest.warns(UserWarning, match=f"may take {said} on this machine: use fewer points"), \
             pytest.raises(KeyboardInterrupt):
         DiffusionDimension().fit(manifolds.Plane(2, 5).sample(50).numpy())
 
