@@ -1,6 +1,7 @@
 """The notebooks with other parameters than those they are stored with: what a reader does first."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ OTHER = {
     "24_galaxies": ["n_galaxies=4", "levels=0.3,0.5", "seed=1"],
     "25_faces": ["k=3", "n_data=300", "max_steps=30", "n_points=2", "levels=0.05,0.1", "methods=['PCA']", "seed=1"],
 }
-DOWNLOADS = {"24_galaxies": packages.GALAXIES, "25_faces": packages.FACES}
+DOWNLOADS = runpy.run_path(str(ROOT / "notebooks" / "conftest.py"))["DOWNLOADS"]  # one list of them
 
 
 def test_every_notebook_is_run():
@@ -53,12 +54,12 @@ def test_every_notebook_is_run():
 
 @pytest.mark.parametrize("name", OTHER)
 def test_a_notebook_runs_with_other_parameters(name, tmp_path):
-    if name in DOWNLOADS:
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
+    if notebook.name in DOWNLOADS:
         try:
-            packages.fetch(**DOWNLOADS[name])
+            packages.fetch(**DOWNLOADS[notebook.name])
         except ConnectionError as error:
             pytest.skip(str(error))
-    notebook = ROOT / "notebooks" / f"{name}.ipynb"
     writes = ["out_dir=" + str(tmp_path)] if "out_dir" in notebook.read_text() else []
     main(str(notebook), str(tmp_path / "run.ipynb"), *OTHER[name], *writes)
     assert "injected-parameters" in (tmp_path / "run.ipynb").read_text()

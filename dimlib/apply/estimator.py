@@ -235,7 +235,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
                           "max_steps, a GPU, or tangent_sketch with a trained denoiser", stacklevel=3)
 
     def _rows_per_step(self, kept) -> int:
-        return self.batch_size or (IMAGES_PER_STEP if kept.ndim == 4 else ROWS_PER_STEP)
+        return min(len(kept), self.batch_size or (IMAGES_PER_STEP if kept.ndim == 4 else ROWS_PER_STEP))
 
     def _networks(self, kept, levels, seed) -> list:
         """Functions that make an untrained model each."""
