@@ -30,7 +30,7 @@ OTHER = {
     "11_a_curved_surface": ["ambient_dim=20", "n_data=500", "steps=60", "n_points=12", "seed=2"],
     "12_nonuniform_sphere": ["alpha=0.5", "n_data=500", "steps=60", "n_points=6", "n_perfect=3", "many=400"],
     "13_robustness": ["data_noise=0", "dim=3", "ambient_dim=20", "n_data=500", "steps=60", "n_points=10"],
-    "14_sample_complexity": ["n_data=60", "compare=[30]", "dim=2", "ambient_dim=5", "steps=60", "n_points=5"],
+    "14_sample_complexity": ["n_data=60", "compare=[]", "dim=2", "ambient_dim=5", "steps=60", "n_points=5"],
     "15_squares": ["n_squares=4", "size=16", "n_data=500", "steps=60", "n_points=3", "compare_steps=10", "seed=2"],
     "16_blobs": ["n_blobs=3", "size=8", "n_data=500", "steps=60", "n_points=3", "compare_steps=10", "seed=2",
                  "levels=0.05,0.1", "multipliers=1,2"],
