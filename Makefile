@@ -9,7 +9,7 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow book notebooks
+.PHONY: help reproduce quick test test-slow book notebooks dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make book        build the book into _build/html"
 	@echo "make notebooks   run the notebooks again and store their outputs"
+	@echo "make dist        build the package, check it, and run the README's ten lines from it in an empty environment"
 	@echo
 	@echo "Each installs what it needs into .venv first. Another Python: make test PYTHON=python3.12"
 
@@ -48,6 +49,18 @@ book: .venv/.installed
 notebooks: .venv/.installed
 	for notebook in notebooks/*.ipynb; do \
 		$(BIN)/python workflow/run_notebook.py $$notebook $$notebook || exit 1; \
+	done
+
+# -P: dimlib comes from the package that was built, and not from this folder.
+dist: .venv/.installed
+	rm -rf dist build
+	$(BIN)/python -m pip install build twine
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	for package in dist/*; do \
+		$(PYTHON) -m venv --clear build/empty && \
+		build/empty/bin/pip install $$package pytest hypothesis && \
+		build/empty/bin/python -P -m pytest tests/test_readme.py || exit 1; \
 	done
 
 .venv/.installed: pyproject.toml constraints.txt

@@ -12,7 +12,7 @@ from .score import ScoreModel
 from .svd import spectrum
 from .training import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LATER = {  # loaded when first used, because they or what they need take time to load
     "DiffusionDimension": "apply.estimator", "denoising_loss": "compare.readouts", "exact": "data.exact",
