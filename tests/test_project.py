@@ -1,5 +1,6 @@
 """The files around the code agree with each other."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import jupyter_book
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import dimlib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,3 +68,9 @@ def test_every_key_of_the_book_configuration_is_known():
         assert key in known
         if isinstance(value, dict):
             assert set(value) <= set(known[key]), f"in {key}"
+
+
+def test_one_version_everywhere():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    named = re.search(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert PROJECT["version"] == dimlib.__version__ == cited == named
