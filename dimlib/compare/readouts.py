@@ -6,6 +6,7 @@ tangent space, with k eigenvalues 1 and d − k eigenvalues 0. The readouts coun
     flipd              the trace of J, corrected for the distance from the manifold
     denoising_loss     the mean squared error of the predicted noise: noise along the manifold cannot be predicted
     lidl               the slope of the log-density in log σ
+    lhsd               a soft count of the small eigenvalues of I − J, from random products
     jacobian_spectrum  all singular values of I − J, at the clean point
     tangent_sketch     the range of J, from a few more than k products of J with a vector
 
@@ -28,9 +29,11 @@ from ..score import Denoiser
 from ..seeds import stream
 from ..svd import Spectrum
 
-__all__ = ["Readout", "TangentSketch", "denoising_loss", "flipd", "jacobian_spectrum", "lidl", "tangent_sketch"]
+__all__ = ["Readout", "TangentSketch", "denoising_loss", "flipd", "jacobian_spectrum", "knee", "lhsd", "lidl",
+           "tangent_sketch"]
 
 EXACT_TRACE = 1000  # ambient dimension up to which the trace is exact
+CUTOFF = 0.1        # of LHSD: a value of I − J at which a direction counts one half
 BLOCK = 16          # products with J that the sketch adds at a time
 RESERVE = 4         # directions that are not tangent, and that the sketch must have found before it stops
 
@@ -136,6 +139,64 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
                          f"{logs.shape[1:]}, {np.isfinite(logs).mean():.0%} finite")
     slope = np.polyfit(np.log(levels), logs, 1)[0]
     return Readout(x[0].numel() + slope, float(np.exp(np.log(levels).mean())), len(levels))
+
+
+def lhsd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int = 32, n_steps: int = 5, seed: int = 0,
+         batch_size: int | None = None) -> Readout:
+    """LHSD (Osada, ICML 2026): k̂ = tr f(H) with H = I − J = −σ² ∇² log p_σ at the clean x, f(h) = 1 / (1 + (h/c)⁴).
+
+    A soft count: f is near 1 for the values of tangent directions and near 0 for those of normal directions, which are
+    near 1. The cutoff is c = 0.1, so a perfect normal direction adds 10⁻⁴. The trace is d times the mean of vᵀ f(H) v
+    over random unit vectors v with entries ±1/√d. Each term comes from m steps of Lanczos, which give a tridiagonal
+    m × m matrix T with eigenvalues θ_j and eigenvectors u_j: vᵀ f(H) v ≈ Σ_j u_j[0]² f(θ_j).
+
+    Args:
+        denoiser, x, sigma, seed, batch_size: as for `spectrum`; the denoiser must be differentiable. H is taken as
+            symmetric, which it is for an exact denoiser.
+        n_probes: number of vectors v.
+        n_steps: m, the number of products with H for each of them.
+    """
+    check_points(x, sigma)
+    check_count("n_probes", n_probes)
+    check_count("n_steps", n_steps)
+    d, m = x[0].numel(), min(n_steps, x[0].numel())
+    probes = torch.randint(2, (n_probes, d), generator=stream(seed, "probes", x.device), device=x.device)
+    start, answers = (2 * probes - 1).to(x.dtype) / d**0.5, []
+    for point in x:
+        v, basis = start, start[:, None][:, :0]                            # (n, d); (n, vectors so far, d)
+        matrix = torch.zeros(n_probes, m, m, dtype=torch.float64)
+        for j in range(m):
+            basis = torch.cat([basis, v[:, None]], dim=1)
+            products = torch.cat([rows for _, rows in _jacobian_rows(denoiser, point, v, sigma, batch_size)])
+            rest = v - products
+            matrix[:, j, j] = in_float64((rest * v).sum(1)).cpu()
+            for _ in range(2):                                             # orthogonal to all before: twice is enough
+                rest = rest - torch.einsum("nj,njd->nd", torch.einsum("njd,nd->nj", basis, rest), basis)
+            length = rest.norm(dim=1)
+            if j + 1 < m:
+                matrix[:, j, j + 1] = matrix[:, j + 1, j] = in_float64(length).cpu()
+            v = rest / length.clamp(min=torch.finfo(x.dtype).tiny)[:, None]
+        values, vectors = torch.linalg.eigh(matrix)
+        count = vectors[:, 0].square() / (1 + (values / CUTOFF) ** 4)
+        answers.append(d * count.sum(1).mean().item())
+    return Readout(np.array(answers), float(sigma), n_probes * m)
+
+
+def knee(sigmas: Sequence[float], dimensions: Sequence[float]) -> int:
+    """Index of the knee of a falling curve k̂(σ), which is how FLIPD chooses its noise level (Kamkari et al. 2024).
+
+    With log σ and k̂ scaled to [0, 1], it is the point farthest below the straight line between the two ends
+    (Satopää et al. 2011); the first point where none is below.
+
+    Args:
+        sigmas: at least three noise levels, ascending.
+        dimensions: k̂ at each of them, such as the means over the points.
+    """
+    t, k = np.log(np.asarray(sigmas, dtype=float)), np.asarray(dimensions, dtype=float)
+    if t.ndim != 1 or t.shape != k.shape or len(t) < 3 or not (np.diff(t) > 0).all() or not np.isfinite(k).all():
+        raise ValueError("give at least three noise levels, positive and ascending, and one finite dimension for each")
+    line = k[0] + (k[-1] - k[0]) * (t - t[0]) / (t[-1] - t[0])
+    return int(np.argmax((line - k) * (k[-1] < k[0])))
 
 
 def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: int | None = None) -> Spectrum:

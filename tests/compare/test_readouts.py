@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dimlib.compare.readouts import denoising_loss, flipd, jacobian_spectrum, lidl, tangent_sketch
+from dimlib.compare.readouts import denoising_loss, flipd, jacobian_spectrum, knee, lhsd, lidl, tangent_sketch
 from dimlib.data import exact
 from dimlib.data.manifolds import Plane, Sphere
 from dimlib.svd import spectrum
@@ -37,12 +37,13 @@ def variance_preserving(denoiser, alpha):
     return lambda x, sigma: (alpha * x - beta * predict(alpha * x)) / alpha, beta / alpha
 
 
-@pytest.mark.parametrize("readout", [flipd, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize("readout", [flipd, partial(lhsd, n_probes=400), jacobian_spectrum, tangent_sketch])
 def test_exact_denoisers_give_the_dimension(case, readout):
     denoiser, x, manifold = case
     found = readout(denoiser, x, SIGMA)
     answer = found.dimension() if callable(found.dimension()) else found.dimension()
-    assert np.allclose(answer, manifold.dim, atol=0.05)
+    spread = 4 * (2 * manifold.dim / 400) ** 0.5 if isinstance(readout, partial) else 0.05    # probes of ±1
+    assert np.allclose(answer, manifold.dim, atol=spread)
 
 
 def test_the_denoising_loss_of_an_exact_denoiser_is_the_dimension(case):
@@ -116,7 +117,7 @@ def test_the_sketch_can_answer_everything_and_nothing(gain, dim):
     assert tangent_sketch(lambda x, sigma: gain * x, torch.randn(2, 20), 0.1).dimension().tolist() == [dim, dim]
 
 
-@pytest.mark.parametrize("readout", [flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize("readout", [flipd, lhsd, denoising_loss, jacobian_spectrum, tangent_sketch])
 def test_a_point_is_answered_whatever_is_beside_it_and_whatever_its_shape(readout):
     sphere = Sphere(3, 12)
     denoiser, x = exact.denoiser(sphere), sphere.sample(4, seed=1).double()
@@ -131,7 +132,7 @@ def test_a_point_is_answered_whatever_is_beside_it_and_whatever_its_shape(readou
     assert np.allclose(ask(as_images(denoiser, (1, 3, 4)), x.view(-1, 1, 3, 4)), together)
 
 
-@pytest.mark.parametrize("readout", [flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize("readout", [flipd, lhsd, denoising_loss, jacobian_spectrum, tangent_sketch])
 def test_a_vp_model_gives_the_same_answers(readout):
     sphere = Sphere(4, 15)
     denoiser, x = exact.denoiser(sphere), sphere.sample(2, seed=1).double()
@@ -141,7 +142,7 @@ def test_a_vp_model_gives_the_same_answers(readout):
     assert np.allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("readout", [flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize("readout", [flipd, lhsd, denoising_loss, jacobian_spectrum, tangent_sketch])
 @pytest.mark.parametrize(("x", "message"), [
     (torch.zeros(3), "points"), (torch.full((2, 3), torch.nan), "NaN"),
     (torch.zeros(2, 3, dtype=torch.int64), "dtype")])
@@ -167,8 +168,8 @@ def test_a_readout_says_what_it_found():
     assert repr(found).startswith("Readout of 2 points, σ = 0.1: median dimension ")
 
 
-@pytest.mark.parametrize(
-    "read", [spectrum, partial(spectrum, noise="frame"), flipd, denoising_loss, jacobian_spectrum, tangent_sketch])
+@pytest.mark.parametrize("read", [spectrum, partial(spectrum, noise="frame"), flipd, lhsd, denoising_loss,
+                                  jacobian_spectrum, tangent_sketch])
 def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     """Forward and backward, whatever was set, and what was set is there again afterwards."""
     seen, before = set(), torch.get_float32_matmul_precision()
@@ -193,7 +194,7 @@ def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     assert seen == {(False, "highest")}
 
 
-READOUTS = [flipd, denoising_loss, jacobian_spectrum, tangent_sketch]
+READOUTS = [flipd, lhsd, denoising_loss, jacobian_spectrum, tangent_sketch]
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -213,7 +214,8 @@ def test_a_denoiser_that_works_in_place_changes_neither_answer_nor_data(readout)
     before = x.clone()
     found = readout(in_place, x, 0.1)
     dimension = found.dimension()
-    assert np.allclose(dimension, 3, atol=1.5 if readout is denoising_loss else 1e-4) and torch.equal(x, before)
+    close = {denoising_loss: 1.5, lhsd: 3.1e-4}.get(readout, 1e-4)        # each normal direction adds 1e-4 to lhsd
+    assert np.allclose(dimension, 3, atol=close) and torch.equal(x, before)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
@@ -243,3 +245,45 @@ def test_a_log_density_that_is_none_is_refused(values):
 def test_a_broken_denoiser_has_no_jacobian(broken, message):
     with pytest.raises(ValueError, match=message):
         jacobian_spectrum(broken, torch.randn(2, 5), 0.1)
+
+
+def test_lhsd_is_the_soft_count_of_a_plane_by_its_formula():
+    """The values of H are σ²/(σ² + s²) along the plane and 1 across. Along the axes, ±1 sees all of them alike."""
+    plane, sigma = Plane(3, 8, std=torch.tensor([2.0, 1.0, 0.1])), 0.1
+    tangent = sigma**2 / (plane.std.double() ** 2 + sigma**2)
+    expected = (1 / (1 + (tangent / 0.1) ** 4)).sum() + 5 / (1 + 1e4)
+    axes = Plane(3, 8, std=plane.std)
+    axes.frame, axes.center = torch.eye(8, 3, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    found = lhsd(exact.denoiser(axes), torch.zeros(1, 8, dtype=torch.float64), sigma, n_probes=3, n_steps=8)
+    assert found.dimension()[0] == pytest.approx(float(expected), abs=1e-9) and found.n_evaluations == 24
+
+
+def test_lhsd_of_a_large_plane_needs_few_steps():
+    plane = Plane(200, 1024, seed=1)
+    found = lhsd(exact.denoiser(plane), plane.sample(1).double(), SIGMA, n_probes=64)
+    assert found.dimension()[0] == pytest.approx(200, abs=4 * (2 * 200 / 64) ** 0.5)
+
+
+@pytest.mark.parametrize(("gain", "dim"), [(1.0, 20), (0.0, 20 / (1 + 1e4))])
+def test_lhsd_can_answer_everything_and_nothing(gain, dim):
+    assert np.allclose(lhsd(lambda x, sigma: gain * x, torch.randn(2, 20), 0.1).dimension(), dim, rtol=1e-4)
+
+
+def test_lhsd_refuses_numbers_that_are_none():
+    for name in ("n_probes", "n_steps"):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            lhsd(lambda x, sigma: x, torch.zeros(2, 3), 0.1, **{name: 0})
+
+
+def test_the_knee_of_a_curve_is_where_it_stops_to_fall():
+    levels = np.geomspace(0.01, 1, 9)
+    assert knee(levels, [100, 60, 30, 10, 9.5, 9, 8.5, 8, 7.5]) == 3
+    assert knee(levels, [10] * 9) == 0 and knee(levels, [10, 10, 10, 10, 9, 7, 5, 3, 0]) == 0
+    assert knee(levels, np.arange(9)) == 0
+
+
+@pytest.mark.parametrize(("sigmas", "dimensions"), [
+    ([0.1, 0.2], [1, 2]), ([0.1, 0.2, 0.3], [1, 2]), ([0.3, 0.2, 0.1], [1, 2, 3]), ([0.1, 0.2, 0.3], [1, np.nan, 3])])
+def test_a_curve_that_has_no_knee_is_refused(sigmas, dimensions):
+    with pytest.raises(ValueError, match="three noise levels"):
+        knee(sigmas, dimensions)
