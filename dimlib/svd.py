@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .machine.checks import on_singular_values
 from .machine.compute import guarded, in_float64, points_together, rows_per_batch, scores_number
 from .sampler import BLOCK, copies_in_blocks
 from .score import Denoiser, noise_prediction
@@ -25,7 +26,6 @@ CONTRAST = 3.0     # a heuristic: at K = 4d the largest value of perfect normal 
 
 
 # A rule maps singular values (P, d), descending, in ε units, and the number K of scores to dimensions (P,).
-
 def gap(values: NDArray, n_scores: float) -> NDArray:
     """k = d − argmax_i (s_i − s_{i+1}): Algorithm 1 of the paper. Never answers 0 or d."""
     return values.shape[1] - 1 - (values[:, :-1] - values[:, 1:]).argmax(1)
@@ -58,7 +58,7 @@ def recommended(values: NDArray, n_scores: float) -> NDArray:
     return _boundary(values, n_scores)[0]
 
 
-RULES = {rule.__name__: rule for rule in (recommended, gap, ratio, cut)}
+RULES = {rule.__name__: on_singular_values(rule) for rule in (recommended, gap, ratio, cut)}
 
 
 def _lower_edge(values, n_scores):

@@ -1,6 +1,7 @@
-"""One thread per process, every test starts from the same global seed, and random examples are the same each time."""
+"""One thread per process, the same global seed for every test, the same random examples, and no network."""
 
 import os
+import socket
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,17 @@ def seeded():
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A test that connects to another machine fails. (Kernels and browsers are on this one.)"""
+    def only_here(connect):
+        def connected(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+                raise AssertionError(f"a test tried to connect to {address}")
+            return connect(self, address)
+        return connected
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, only_here(getattr(socket.socket, name)))

@@ -611,3 +611,18 @@ def test_the_values_without_a_quarter_are_judged_by_the_scores_that_are_left():
     found = dataclasses.replace(hand_made(rows[0]), without=tuple(rows))
     dimensions = [RULES["cut"](row, 300).item() for row in rows]
     assert len(set(dimensions)) == 2 and found.draw_error("cut") == pytest.approx(np.std(dimensions) * 3**0.5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("values", [np.array([[1.0, np.nan]]), np.array([[np.inf, 0.5]]), np.ones(3), np.ones((0, 3)),
+                                    np.ones((2, 0))])
+def test_a_rule_refuses_values_that_are_none(rule, values):
+    with pytest.raises(ValueError, match="singular values must be finite numbers of shape"):
+        RULES[rule](values, 64)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("n_scores", [0, -4, float("nan")])
+def test_a_rule_refuses_a_number_of_scores_that_is_none(rule, n_scores):
+    with pytest.raises(ValueError, match="n_scores"):
+        RULES[rule](np.ones((1, 3)), n_scores)

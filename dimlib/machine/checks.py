@@ -1,13 +1,17 @@
 """Checks of what a user passes, with errors that say what to do."""
 
 import math
+from collections.abc import Callable
+from functools import wraps
 from numbers import Integral, Real
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["check_count", "check_denoised", "check_points", "check_sigma", "check_training", "check_values",
-           "default_scores"]
+           "default_scores", "on_singular_values"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
 ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
@@ -65,6 +69,19 @@ def check_points(x: Tensor, sigma: float) -> None:
 def default_scores(d: int) -> int:
     """The number K of scores where none is given: 4 d, and at least 64."""
     return max(4 * d, LEAST_SCORES)
+
+
+def on_singular_values(rule: Callable) -> Callable:
+    """The rule, with ``ValueError`` unless its values are finite, of shape (P, d), and n_scores is positive."""
+    @wraps(rule)
+    def checked(values: NDArray, n_scores: float) -> NDArray:
+        if np.ndim(values) != 2 or not np.size(values) or not np.isfinite(values).all():
+            raise ValueError("singular values must be finite numbers of shape (P, d), with at least one point and one "
+                             f"direction; got shape {np.shape(values)}")
+        if not n_scores > 0:
+            raise ValueError(f"n_scores={n_scores} must be positive")
+        return rule(values, n_scores)
+    return checked
 
 
 def check_denoised(denoised: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
