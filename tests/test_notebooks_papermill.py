@@ -44,6 +44,9 @@ OTHER = {
                                     "n_points=3", "schedule=linear", "seed=2"],
     "24_galaxies": ["n_galaxies=4", "levels=0.3,0.5", "seed=1"],
     "25_faces": ["k=3", "n_data=300", "max_steps=30", "n_points=2", "levels=0.05,0.1", "methods=['PCA']", "seed=1"],
+    "26_how_sure": ["manifold=spiral_in_13", "n_data=100", "max_steps=3", "steps=3", "variants=None", "seed=1"],
+    "27_relatives_tables": ["data=mixture", "ambient_dim=30", "dims=2,4", "n_data=300", "max_steps=30", "n_points=5",
+                            "n_neighbors=20", "seed=1"],
 }
 DOWNLOADS = runpy.run_path(str(ROOT / "notebooks" / "conftest.py"))["DOWNLOADS"]  # one list of them
 
@@ -64,7 +67,12 @@ def test_a_notebook_runs_with_other_parameters(name, tmp_path):
     main(str(notebook), str(tmp_path / "run.ipynb"), *OTHER[name], *writes)
     assert "injected-parameters" in (tmp_path / "run.ipynb").read_text()
     rows = json.loads((tmp_path / "metrics.json").read_text())["rows"] if writes else []
-    if writes and "method" in rows[0]:  # a row for each of several methods
+    if writes and "variant" in rows[0]:  # a row for each of several recipes
+        assert len(rows) == 20 and all(0 <= row["share_exact"] <= 1 and row["loss"] != 0 for row in rows)
+    elif writes and "source" in rows[0]:  # a row for each readout of each denoiser
+        exact = [row for row in rows if row["source"] == "exact denoiser"]
+        assert len(rows) == 12 and {row["share_exact"] for row in exact if "SVD" in row["method"]} == {1}
+    elif writes and "method" in rows[0]:  # a row for each of several methods
         assert [row["method"] for row in rows][-2:] == ["TwoNN", "PCA"] and rows[-1]["estimate"] in (3, 10)
     elif writes:
         assert {row["rule"] for row in rows} == {"recommended", "gap", "ratio", "cut", "published"}
