@@ -72,6 +72,43 @@ def test_small_enough_to_read_in_a_browser(path):
     assert path.stat().st_size < 1_500_000
 
 
+# A page of the book shows 79 columns: a longer line scrolls sideways.
+WIDTH, HEIGHT = 79, 30
+HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+WIDE = {"26_how_sure", "27_relatives_tables"}  # notebooks that are not yet in this width
+TALL = {  # one function or one class each, which teaches and cannot be split
+    ("12_nonuniform_sphere", "def perfect_denoiser(sphere, point, sigma, generator, n=20_000):"),
+    ("14_sample_complexity", "device = choose_device(device)"),
+    ("18_the_autoencoder_check", "class Autoencoders(nn.Module):"),
+    ("18_the_autoencoder_check", "class Check:"),
+}
+
+
+def shown_code(nb):
+    """The source of each code cell but the parameters, whose lines papermill reads."""
+    for cell in nb.cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            yield cell.source, bool(HIDDEN & set(cell.metadata.get("tags", [])))
+
+
+def test_no_line_of_code_scrolls_sideways(path, nb):
+    long = [line for source, _ in shown_code(nb) for line in source.splitlines() if len(line) > WIDTH]
+    if path.stem in WIDE:
+        assert long, f"{path.stem} can leave the list of wide notebooks"
+    else:
+        assert not long
+
+
+def test_a_visible_code_cell_fits_on_a_screen(path, nb):
+    tall = {source.splitlines()[0] for source, hidden in shown_code(nb)
+            if not hidden and len(source.splitlines()) > HEIGHT}
+    assert tall == {first for stem, first in TALL if stem == path.stem}
+
+
+def test_the_exceptions_are_notebooks_of_the_book():
+    assert WIDE | {stem for stem, _ in TALL} <= {path.stem for path in NOTEBOOKS}
+
+
 COMMAND = re.compile(r"(papermill|run_notebook\.py) (notebooks/\w+)\.ipynb ((?:.|\\\n)*?)(?:`|\n|$)")
 
 
