@@ -9,12 +9,13 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow book notebooks dist
+.PHONY: help reproduce quick test test-slow bench book notebooks dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
 	@echo "make test        unit tests, every notebook, the book and its pages"
 	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
+	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
 	@echo "make notebooks   run the notebooks again and store their outputs"
 	@echo "make dist        build the package, check it, and run the README's ten lines from it in an empty environment"
@@ -40,6 +41,9 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	DIMLIB_SLURM=1 $(BIN)/python -m pytest tests/slow -rs
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/speed.py results/speed.csv
 
 # From scratch each time: Sphinx repeats no warning for a page it has already built.
 book: .venv/.installed

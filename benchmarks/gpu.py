@@ -1,4 +1,4 @@
-"""What a GPU gains here: python workflow/gpu.py OUTPUT.CSV
+"""What a GPU gains here: python benchmarks/gpu.py OUTPUT.CSV
 
 Times a training step without and with the CUDA graph, and scores and samples in float32, in bfloat16 and compiled.
 It takes two minutes on one GPU. The largest difference between the losses of the two trainings is a column; `share` is
