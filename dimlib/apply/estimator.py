@@ -7,6 +7,7 @@ the same recipe, in a frame of their own: centred, and in units of the largest s
 direction. So their origin and their units change nothing.
 """
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
@@ -198,13 +199,12 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         smallest = min(spacing / 4, frame.thinnest / 8) if kept.ndim != 4 else spacing / 4
         unit = frame.unit
         low, high = unit * np.clip(smallest, *SMALLEST), unit * LARGEST_ASKED
-        low = max(low, getattr(self.denoiser, "sigma_min", low))
-        high = min(high, getattr(self.denoiser, "sigma_max", high))
+        least, most = getattr(self.denoiser, "sigma_min", 0.0), getattr(self.denoiser, "sigma_max", math.inf)
+        low, high = max(low, least), min(high, most)
         if low >= high:
-            raise ValueError(f"the denoiser is for noise levels from {self.denoiser.sigma_min:.3g} to "
-                             f"{self.denoiser.sigma_max:.3g}, and data of this size need some between "
-                             f"{unit * SMALLEST[0]:.3g} and {unit * LARGEST_ASKED:.3g}: are X and its training data in "
-                             "the same units?")
+            raise ValueError(f"the denoiser is for noise levels from {least:.3g} to {most:.3g}, and data of "
+                             f"this size need some between {unit * SMALLEST[0]:.3g} and {unit * LARGEST_ASKED:.3g}: "
+                             "are X and its training data in the same units?")
         return np.geomspace(low, high, LEVELS)
 
     def _tensor(self, X) -> Tensor:
