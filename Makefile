@@ -13,7 +13,7 @@ export PYTHONHASHSEED := 0
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
-	@echo "make test        unit tests, every notebook, the book and its pages"
+	@echo "make test        types, unit tests, every notebook, the book and its pages"
 	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
@@ -33,6 +33,7 @@ quick: .venv/.installed
 	$(BIN)/snakemake -s workflow/Snakefile --profile workflow/profiles/quick
 
 test: .venv/.installed
+	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n 2 --dist worksteal
 	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n 2 --dist loadfile notebooks

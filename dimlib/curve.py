@@ -109,7 +109,7 @@ class DimensionCurve:
         longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=0)
         runs.sort(key=lambda run: (zero[run[0]], full[run[0]] and length[run] < longest, run[0] == run[1],
                                    not clear[run[0]:run[1] + 1].any(), run[0], -run[1]))
-        (first, last), plateaus = runs[0], []
+        (first, last), plateaus = runs[0], runs[:0]
         for i, j in runs:
             if i < j and not zero[i] and all(j < a or b < i for a, b in plateaus):
                 plateaus.append((i, j))

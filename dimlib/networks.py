@@ -14,7 +14,7 @@ __all__ = ["MLP", "start_at_zero", "touches_data"]
 
 def touches_data(layer: nn.Module) -> nn.Module:
     """Mark a layer that reads or writes data: `training` uses Adam for it, and Muon for the matrices between."""
-    layer.touches_data = True
+    layer.touches_data = True  # type: ignore[assignment]  # PyTorch's types know no others than tensors and modules
     return layer
 
 
@@ -30,6 +30,7 @@ class FourierFeatures(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.logspace(-1, 1, 8), persistent=False)
 
     def forward(self, log_sigma: Tensor) -> Tensor:
@@ -42,6 +43,7 @@ class Waves(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
+        self.projections: Tensor
         self.register_buffer("projections", torch.randn(dim, 64) * 8 ** torch.linspace(0, 1, 64) / dim**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,13 +81,11 @@ class MLP(nn.Module):
         super().__init__()
         self.config = {"dim": dim, "width": width, "blocks": blocks, "waves": waves}
         self.embed = FourierFeatures()
-        self.linear = touches_data(nn.Linear(dim, dim))
+        self.linear = touches_data(start_at_zero(nn.Linear(dim, dim)))
         self.waves = Waves(dim) if waves else None
         self.enter = touches_data(nn.Linear(dim + 128 * waves, width))
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
-        self.leave = touches_data(nn.Linear(width, dim))
-        start_at_zero(self.linear)
-        start_at_zero(self.leave)
+        self.leave = touches_data(start_at_zero(nn.Linear(width, dim)))
 
     def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
         if x.shape[1:].numel() != self.config["dim"]:

@@ -39,7 +39,7 @@ def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[
     many copies, its mean is exactly 0 and its covariance exactly the identity."""
     if n < math.inf:
         generator = stream(seed, "spectrum", x0.device)
-        for start in range(0, n, BLOCK):                                   # whole blocks, so that n changes no noise
+        for start in range(0, int(n), BLOCK):                              # whole blocks, so that n changes no noise
             copies, drawn = noisy_copies(x0, sigma, BLOCK, generator)
             yield copies[:, : n - start], drawn[: n - start]
     else:
@@ -59,7 +59,6 @@ def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
 
 
 # Each method is one step from noise level ``high`` to ``low``.
-
 def euler(denoiser: Denoiser, x: Tensor, high: float, low: float, noise: Noise) -> Tensor:
     """Euler's method on the probability-flow ODE dx/dσ = ε̂(x, σ) (Song et al. 2021). One evaluation."""
     return x + (low - high) * noise_prediction(denoiser, x, high)
@@ -105,19 +104,19 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         start: mean of the initial N(start, σ_max² I); give the mean of the data where it is far from 0.
         batch_size: samples per call of the denoiser; chosen from the memory where not given.
     """
-    sigmas = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
+    levels = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
-    if len(sigmas) < 2 or sigmas[-1] <= 0 or any(low >= high for high, low in pairwise(sigmas)):
+    if len(levels) < 2 or levels[-1] <= 0 or any(low >= high for high, low in pairwise(levels)):
         raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
     check_count("n", n)
     generator = stream(seed, "reverse diffusion", device)
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)
-    x = start + sigmas[0] * noise()
-    for high, low in pairwise(sigmas):
+    x = start + levels[0] * noise()
+    for high, low in pairwise(levels):
         x = METHODS[method](denoiser, x, high, low, noise)
-    return denoiser(x, sigmas[-1]).float()
+    return denoiser(x, levels[-1]).float()
 
 
 @torch.no_grad()

@@ -75,6 +75,8 @@ class ScoreModel(Saved):
         self.net, self.parametrisation = net.float(), parametrisation
         self.data_std, self.sigma_min, self.sigma_max = float(data_std), float(sigma_min), float(sigma_max)
         mean = torch.as_tensor(data_mean).detach().cpu().double()
+        self.data_mean: Tensor
+        self.mean_rest: Tensor
         self.register_buffer("data_mean", mean.float())
         self.register_buffer("mean_rest", (mean - mean.float()).float())   # Apple's GPU has no float64
         self.eval()

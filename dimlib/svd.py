@@ -163,32 +163,32 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         ValueError: bad arguments, or a denoiser that returns another shape, NaN or infinite values.
         MemoryError: too little memory for the d × d matrices of one point.
     """
-    n_scores = scores_number(x, sigma, n_scores, noise)
+    number = scores_number(x, sigma, n_scores, noise)
     batch_size = rows_per_batch(batch_size, x[0].numel(), x.device)
-    groups = GROUPS if without and n_scores < np.inf else 1
+    groups = GROUPS if without and number < np.inf else 1
     solve = torch.linalg.eigh if directions else lambda m: (torch.linalg.eigvalsh(m), m[:0])  # in a third of the time
     parts = []
     for points in x.split(points_together(x[0].numel(), batch_size, BLOCK, x.device)):
-        copies = copies_in_blocks(points, sigma, n_scores, seed)
+        copies = copies_in_blocks(points, sigma, number, seed)
         sums, loss = moments(guarded(denoiser, batch_size), copies, sigma, groups)
         squares, vectors = solve(covariance(sums.sum(0), center))
         fewer = [torch.linalg.eigvalsh(covariance(sums.sum(0) - one, center)) for one in sums if groups > 1]
         parts.append((vectors.mT.flip(-2), loss, *(found.flip(-1).clamp(min=0).sqrt() for found in (squares, *fewer))))
     vectors, losses, values, *fewer = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return Spectrum(values, losses, float(sigma), n_scores, center, vectors if directions else None, tuple(fewer))
+    return Spectrum(values, losses, float(sigma), number, center, vectors if directions else None, tuple(fewer))
 
 
 def moments(denoiser, copies, sigma, groups):
     """Sums of r rᵀ, r = (ε̂, 1), over groups of copies, (groups, P, d + 1, d + 1), float64; denoising loss, (P,)."""
-    sums, loss = None, 0.0
+    sums, losses = torch.empty(0), []
     for block, noise in copies:                                            # (P, n, *shape), (n, *shape)
         predicted = noise_prediction(denoiser, block.flatten(0, 1), sigma).view_as(block)
-        loss = loss + in_float64(predicted - noise).square().flatten(1).sum(1)
+        losses.append(in_float64(predicted - noise).square().flatten(1).sum(1))
         rows = torch.nn.functional.pad(in_float64(predicted).flatten(2), (0, 1), value=1.0)    # (P, n, d + 1)
-        sums = rows.new_zeros(groups, len(rows), rows.shape[2], rows.shape[2]) if sums is None else sums
+        sums = sums if len(sums) else rows.new_zeros(groups, len(rows), rows.shape[2], rows.shape[2])
         for g in range(groups):
             sums[g].baddbmm_(rows[:, g::groups].mT, rows[:, g::groups])    # in place: matrices can be large
-    return sums, loss / sums[:, 0, -1, -1].sum()
+    return sums, sum(losses) / sums[:, 0, -1, -1].sum()
 
 
 def covariance(sums, center):

@@ -84,14 +84,14 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         FloatingPointError: a loss that is not finite.
     """
     check_training(x, model.sigma_min, steps, batch_size, lr, checkpoint_every)
-    device = choose_device(device)
-    model.to(device).eval()
-    x = x.to(device, torch.promote_types(x.dtype, torch.float32) if device.type != "mps" else torch.float32)
+    place = choose_device(device)
+    model.to(place).eval()
+    x = x.to(place, torch.promote_types(x.dtype, torch.float32) if place.type != "mps" else torch.float32)
     c = (TEMPERED_IMAGES if x.ndim == 4 else TEMPERED) * largest_std(x)
     descent = Descent(model, _losses, lr, cuda_graph)
     with locked(checkpoint):
         state, optimizers = {"average": model, "student": descent.student}, descent.optimizers
-        history, run = [], None
+        history, run = [], {}
         if checkpoint:
             run = {"model": model.config, "network": str(getattr(model.net, "config", model.net)), "steps": steps,
                    "data": zlib.crc32(x.cpu().numpy().tobytes()), "batch_size": batch_size, "lr": lr, "seed": seed}
@@ -116,8 +116,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
 
 def _batch(model, x, batch_size, seed, step):
     """Points, noise levels and noise of one step, in antithetic pairs: each point with ε and with −ε. At small σ the
-    gradient of one noisy point has a part of size 1/σ that is odd in ε. It cancels in a pair; what is left is learned.
-    """
+    gradient of one noisy point has a part of size 1/σ that is odd in ε. It cancels in a pair; the rest is learned."""
     generator = stream(seed, f"training step {step}", x.device)
     pairs, options = (batch_size + 1) // 2, {"generator": generator, "device": x.device}
     index = torch.cat([torch.randperm(len(x), **options) for _ in range(0, pairs, len(x))])[:pairs]  # all different

@@ -21,7 +21,7 @@ SMALL = 1024   # size of the eigenvalue problem that is timed
 class Cost:
     """Evaluations of the denoiser, seconds on this machine, and bytes of memory (an upper bound)."""
 
-    evaluations: int
+    evaluations: float
     seconds: float
     bytes: int
 
@@ -35,8 +35,8 @@ def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | N
 
     If it is too much: use fewer points, a GPU, or `tangent_sketch`, which takes O(k) evaluations per point and not 4 d.
     """
-    n_scores = scores_number(x, sigma, n_scores)
-    d, part = x[0].numel(), min(n_scores, TRIAL)
+    number = scores_number(x, sigma, n_scores)
+    d, part = x[0].numel(), min(number, TRIAL)
     rows = rows_per_batch(None, d, x.device)
 
     def gather():
@@ -46,7 +46,7 @@ def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | N
     small = sums[0, 0, :-1, :-1][:SMALL, :SMALL]
     solved = _timed(lambda: torch.linalg.eigvalsh(small))[1] * (d / len(small)) ** 3
     together = min(len(x), points_together(d, rows, BLOCK, x.device))
-    return Cost(len(x) * n_scores, len(x) * (gathered * n_scores / part + solved), together * matrix_bytes(d))
+    return Cost(len(x) * number, len(x) * (gathered * number / part + solved), together * matrix_bytes(d))
 
 
 @torch.no_grad()

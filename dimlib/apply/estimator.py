@@ -7,6 +7,7 @@ the same recipe, in a frame of their own: centred, and in units of the largest s
 direction. So their origin and their units change nothing.
 """
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +32,7 @@ from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
 from .cost import expected_seconds
 from .doubts import about_the_data, about_the_neighbours, about_the_noise, about_the_training
-from .learning import Learned, learn, mean_of
+from .learning import Learned, Mean, learn, mean_of
 
 __all__ = ["DiffusionDimension"]
 
@@ -98,7 +99,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
         """Train a denoiser, compute the dimension, and warn if there are reasons to doubt it. y is not used."""
         for name in ("dimension_pw_", "learned_"):                         # of an earlier fit
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         X = self._checked(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31))
         order = torch.randperm(len(X), generator=stream(seed, "held out")).numpy()
@@ -113,8 +114,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             self._say_cost(held_rows[: self.n_points or MOST_POINTS], kept_rows, inner_levels)
             self.learned_ = mean_of([self._train(held_rows, kept_rows, inner_levels, seed + i)
                                      for i in range(self.n_networks)])
-            self._inner = self.learned_.model
-            self.denoiser_ = InFrame(self._inner, frame)
+            self._inner: Denoiser = self.learned_.model
+            self.denoiser_: Denoiser = InFrame(self.learned_.model, frame)
         else:
             self._frame, held = Frame(0.0, 1.0, frame.thinnest), X[order]
             self._inner = self.denoiser_ = self.denoiser
@@ -122,7 +123,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         x = self._tensor(held[: self.n_points or MOST_POINTS])
         self.curve_ = self._curve(x, levels)
         estimate = self.curve_.estimate()
-        if self.denoiser is None and self.n_networks > 1:
+        if self.denoiser is None and isinstance(self._inner, Mean):
             single = [self._spectrum(model, x, estimate.sigma).dimension().mean() for model in self._inner.models]
             spread = np.std(single, ddof=1) / len(single) ** 0.5
             estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
@@ -198,13 +199,12 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         smallest = min(spacing / 4, frame.thinnest / 8) if kept.ndim != 4 else spacing / 4
         unit = frame.unit
         low, high = unit * np.clip(smallest, *SMALLEST), unit * LARGEST_ASKED
-        low = max(low, getattr(self.denoiser, "sigma_min", low))
-        high = min(high, getattr(self.denoiser, "sigma_max", high))
+        least, most = getattr(self.denoiser, "sigma_min", 0.0), getattr(self.denoiser, "sigma_max", math.inf)
+        low, high = max(low, least), min(high, most)
         if low >= high:
-            raise ValueError(f"the denoiser is for noise levels from {self.denoiser.sigma_min:.3g} to "
-                             f"{self.denoiser.sigma_max:.3g}, and data of this size need some between "
-                             f"{unit * SMALLEST[0]:.3g} and {unit * LARGEST_ASKED:.3g}: are X and its training data in "
-                             "the same units?")
+            raise ValueError(f"the denoiser is for noise levels from {least:.3g} to {most:.3g}, and data of "
+                             f"this size need some between {unit * SMALLEST[0]:.3g} and {unit * LARGEST_ASKED:.3g}: "
+                             "are X and its training data in the same units?")
         return np.geomspace(low, high, LEVELS)
 
     def _tensor(self, X) -> Tensor:
@@ -294,7 +294,7 @@ class Frame:
 class InFrame:
     """A denoiser for data x, made of a denoiser D for z = (x − c)/u: c + u · D((x − c)/u, σ/u)."""
 
-    denoiser: Denoiser
+    denoiser: ScoreModel | Mean
     frame: Frame
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:

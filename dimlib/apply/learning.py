@@ -9,6 +9,7 @@ the smallest, the last one is kept: it has learned most of how the data bend, ev
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ SURE = 2.0        # standard errors of a fall that is no chance
 class Mean:
     """The mean of several denoisers, for the noise levels of all of them."""
 
-    models: tuple[ScoreModel, ...]
+    models: tuple["ScoreModel | Mean", ...]
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         return torch.stack([model(x, sigma) for model in self.models]).mean(0)
@@ -79,7 +80,7 @@ def mean_of(found: Sequence[Learned]) -> Learned:
 
 
 @torch.no_grad()
-def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float], seed: int = 0) -> NDArray:
+def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float] | NDArray, seed: int = 0) -> NDArray:
     """Denoising loss in ε units at each noise level and held-out row, shape (S, n). The noise depends on the seed."""
     generator, losses = stream(seed, "held-out loss", held.device), []
     for sigma in sigmas:
@@ -89,7 +90,7 @@ def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float], s
     return torch.stack(losses).double().cpu().numpy()
 
 
-def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tensor, sigmas: Sequence[float],
+def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tensor, sigmas: Sequence[float] | NDArray,
           max_steps: int = 3100, batch_size: int = 500, seed: int = 0, device: str = "auto",
           bar: Callable = lambda run, steps: run) -> Learned:
     """Train until the held-out loss falls at no noise level any more, or rises, or max_steps are done.
@@ -109,7 +110,7 @@ def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tens
     def train(found: Learned, rows: NDArray, until: int) -> tuple[Learned, NDArray]:
         """Rounds until rest; ``rows`` are the held-out losses (S, n) of the weights that are kept."""
         while found.fall.any() and found.tried < until:
-            model = copy.deepcopy(found.model)
+            model = copy.deepcopy(cast(ScoreModel, found.model))           # a `Mean` is made after the training
             steps = min(FIRST + found.tried, until - found.tried)
             run = train_steps(model, kept, steps, min(batch_size, len(kept)), seed=seed + found.tried, device=device)
             for _ in bar(run, steps):

@@ -26,6 +26,7 @@ from ..machine.compute import rows_per_batch
 __all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
 
 Pair = tuple[Tensor, Tensor]
+Schedule = tuple[Callable[[Tensor], Pair], Callable[[Tensor, Tensor], Pair], float, float]
 
 # For each quantity that F can predict: (skip, out) from α and β.
 PREDICTIONS: dict[str, Callable[[Tensor, Tensor], Pair]] = {
@@ -77,9 +78,9 @@ class PretrainedDenoiser:
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_values(x)
-        sigma = self._levels(sigma, len(x))
-        alpha, t = self.scaling(sigma)
-        factors = alpha, *self.prediction(alpha, sigma * alpha)
+        levels = self._levels(sigma, len(x))
+        alpha, t = self.scaling(levels)
+        factors = alpha, *self.prediction(alpha, levels * alpha)
         wide = torch.promote_types(x.dtype, torch.float32)                 # half precision would round t and D
         alpha, skip, out = (factor.to(x.device, wide).view(-1, *[1] * (x.ndim - 1)) for factor in factors)
         rows = rows_per_batch(self.batch_size, x.shape[1:].numel(), x.device)
@@ -187,7 +188,7 @@ def _called(unet, conditioning, x, t):
     return answer[:, : x.shape[1]] if answer.shape[1] == 2 * x.shape[1] else answer
 
 
-def _schedule(scheduler):
+def _schedule(scheduler) -> Schedule:
     """scaling, prediction, sigma_min and sigma_max for a scheduler of diffusers."""
     config, name = _config(scheduler), type(scheduler).__name__
     low, high = config.get("sigma_min"), config.get("sigma_max")
@@ -196,7 +197,7 @@ def _schedule(scheduler):
     prediction = partial(_formula, kind)
     if hasattr(scheduler, "precondition_noise"):
         s, sign = config["sigma_data"], -1 if kind == "v_prediction" else 1
-        scaling = partial(_formula, "edm", s, scheduler.precondition_noise)
+        scaling: Callable[[Tensor], Pair] = partial(_formula, "edm", s, scheduler.precondition_noise)
         return scaling, partial(_formula, "edm_output", s, sign), low, high
     if hasattr(scheduler, "discrete_sigmas"):
         return partial(_formula, "exploding"), partial(_formula, "score"), low, high
@@ -228,7 +229,7 @@ def _kind(scheduler, default):
     return kind
 
 
-def _discrete(alphas, betas, prediction):
+def _discrete(alphas, betas, prediction) -> Schedule:
     """scaling, prediction, sigma_min and sigma_max for a model that was trained at T times."""
     alphas, betas = _numbers(alphas, "alphas").detach(), _numbers(betas, "sigmas").detach()
     if alphas.ndim != 1 or alphas.shape != betas.shape:

@@ -107,7 +107,8 @@ def _lines(path):
 
 
 def _look_through(path, file):
-    lines, first, comments, before, needed = [], None, [], 0, 0
+    lines: list[str] = []
+    first, comments, before, needed = None, [], 0, 0
     for part in iter(lambda: file.read(LONGEST_LINE) + file.readline(LONGEST_LINE), ""):
         needed += len(part) + CELL * (part.count("\n") + max(map(part.count, ",;\t ")))
         check_size(path, needed)

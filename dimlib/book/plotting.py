@@ -45,7 +45,7 @@ def plot_spectrum(spectrum: Spectrum, dim: int, ax: Axes | None = None) -> Axes:
     ax.plot([], [], ".-", color=COLORS["normal"], label=f"the first d − {dim}")
     ax.plot([], [], ".-", color=COLORS["tangent"], label=f"the last {dim}")
     ax.set(xlabel="index i", ylabel="singular value $s_i$ (ε units)", title=f"σ = {spectrum.sigma:.3g}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # not in its stubs
     ax.legend()
     return ax
 
@@ -80,7 +80,7 @@ def plot_histogram(answers: dict[str, np.ndarray], truth: float | None = None, a
         ax.axvspan(truth - 0.5, truth + 0.5, color=COLORS["truth"], alpha=0.08, lw=0, zorder=0,
                    label=f"truth, {truth:g}")
     ax.set(xlabel="estimated dimension", ylabel="share of points", ylim=(0, 1.05))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # not in its stubs
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 

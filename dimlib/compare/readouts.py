@@ -214,8 +214,7 @@ def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: i
         jacobian = in_float64(torch.cat(rows)).cpu()
         values.append(torch.linalg.svdvals(torch.eye(d, dtype=torch.float64) - jacobian))
         losses.append(jacobian.square().sum())
-    values, losses = (torch.stack(parts).numpy() for parts in (values, losses))
-    return Spectrum(values, losses, float(sigma), np.inf, True)
+    return Spectrum(torch.stack(values).numpy(), torch.stack(losses).numpy(), float(sigma), np.inf, True)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
 ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
 
 
-def check_count(name: str, value: int, least: int = 1, advice: str = "") -> None:
+def check_count(name: str, value: float, least: float = 1, advice: str = "") -> None:
     """``TypeError`` unless the value is a whole number, ``ValueError`` unless it is at least the least one."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be a whole number{advice}")

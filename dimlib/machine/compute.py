@@ -181,18 +181,17 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
         raise ValueError("the points have one entry each: there is nothing to count in one dimension")
     if noise not in ("gaussian", "frame") or (noise == "frame" and n_scores is not None):
         raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
-    if n_scores is None:
-        n_scores = math.inf if noise == "frame" else default_scores(d)
-    if n_scores != math.inf:
-        check_count("n_scores", n_scores, least=-math.inf)
-    if n_scores <= d:
-        raise ValueError(f"n_scores={n_scores} scores span at most {n_scores} of the d={d} dimensions: use at least "
+    number: float = n_scores if n_scores is not None else math.inf if noise == "frame" else default_scores(d)
+    if number != math.inf:
+        check_count("n_scores", number, least=-math.inf)
+    if number <= d:
+        raise ValueError(f"n_scores={number} scores span at most {number} of the d={d} dimensions: use at least "
                          f"{d + 1}, better {default_scores(d)}")
     if matrix_bytes(d) > memory(x.device):
         raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
                           f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
                           "d × d matrix, or smaller images")
-    return n_scores
+    return number
 
 
 def points_together(d: int, rows: int, block: int, device: torch.device) -> int:

@@ -30,7 +30,7 @@ class Descent:
     def __init__(self, model: nn.Module, losses: Callable, lr: float, cuda_graph: bool = True):
         self.model, self.losses, self.lr = model, losses, lr
         self.student = copy.deepcopy(model).train()
-        self.weights = list(self.student.parameters())
+        self.weights: list[Tensor] = list(self.student.parameters())
         self._before = [w.detach().clone() for w in self.weights]
         self.optimizers = _optimizers(self.student, lr)
         self._full_step = captured(self._eager_step) if cuda_graph and self.weights[0].is_cuda else self._eager_step
@@ -67,7 +67,8 @@ class Descent:
 
 def _optimizers(student, lr):
     """Muon for the inner matrices, and Adam for the rest."""
-    inner, rest = [], []
+    inner: list[Tensor] = []
+    rest: list[Tensor] = []
     for layer in student.modules():
         for p in layer.parameters(recurse=False):
             (inner if p.ndim == 2 and not hasattr(layer, "touches_data") else rest).append(p)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 import safetensors.torch
@@ -110,12 +111,18 @@ def _sha256(tensors: dict[str, Tensor], entry: str, text: str) -> str:
     digest = hashlib.sha256(json.dumps([entry, text]).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 class Saved(nn.Module):
     """A module with a network ``net`` and a ``config`` (the other arguments of its ``__init__``) that has files."""
+
+    net: nn.Module
+
+    if TYPE_CHECKING:                                                      # each class has its own
+        @property
+        def config(self) -> dict: ...
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file. ``ValueError`` for a network that is not registered, since it could not be read."""
@@ -219,7 +226,7 @@ def read_checkpoint(path: str | Path, run: dict, modules: dict[str, nn.Module],
     for name, module in modules.items():
         module.load_state_dict(part(name))
     for i, optimizer in enumerate(optimizers):
-        state = {}
+        state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in part(f"optimizer{i}").items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = tensor

@@ -50,6 +50,7 @@ class SecondLook(UNet):
         if not unit > 0:
             raise ValueError(f"unit={unit} must be positive: use the standard deviation of the data")
         self.config |= {"ends": list(ends), "unit": unit}
+        self.offsets: Tensor
         self.register_buffer("offsets", torch.arange(-2.0, 3.0)[:, None, None], persistent=False)
         channels = self.config["channels_in"]
         self.look = Look(channels * (1 + (len(ends) + 2) * len(self.offsets)) + 2, channels)

@@ -123,9 +123,10 @@ class UNet(nn.Module):
             below = max(step, size // step * step)
             raise ValueError(f"size={size} cannot be halved for {len(multipliers)} levels: use a multiple of {step}, "
                              f"such as {below} or {below + step}, or fewer multipliers")
-        self.config = {"size": size, "channels_in": channels_in, "channels": channels,
-                       "multipliers": list(multipliers), "blocks": blocks, "attention": attention}
+        self.config: dict = {"size": size, "channels_in": channels_in, "channels": channels,
+                             "multipliers": list(multipliers), "blocks": blocks, "attention": attention}
         line = torch.linspace(-1, 1, size)
+        self.coordinates: Tensor
         self.register_buffer("coordinates", torch.stack(torch.meshgrid(line, line, indexing="ij")), persistent=False)
         self.embed = FourierFeatures()
         widths = [channels * m for m in multipliers]

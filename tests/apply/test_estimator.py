@@ -352,6 +352,9 @@ def test_levels_stay_within_the_range_of_a_given_denoiser(quiet):
     limited.sigma_min, limited.sigma_max = 50, 100
     with pytest.raises(ValueError, match="the denoiser is for noise levels from 50 to 100, .* the same units"):
         DiffusionDimension(limited).fit(plane.sample(200).numpy())
+    del limited.sigma_max  # one of the two is enough
+    with pytest.raises(ValueError, match="the denoiser is for noise levels from 50 to inf, .* the same units"):
+        DiffusionDimension(limited).fit(plane.sample(200).numpy())
 
 
 def test_the_default_dtype_does_not_matter(quiet):
