@@ -23,7 +23,7 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch):
+def offline(monkeypatch):
     """A test that connects to another machine fails. (Kernels and browsers are on this one.)"""
     def only_here(connect):
         def connected(self, address):
