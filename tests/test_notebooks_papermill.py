@@ -47,6 +47,7 @@ OTHER = {
     "26_how_sure": ["manifold=spiral_in_13", "n_data=100", "max_steps=3", "steps=3", "variants=None", "seed=1"],
     "27_relatives_tables": ["data=mixture", "ambient_dim=30", "dims=2,4", "n_data=300", "max_steps=30", "n_points=5",
                             "n_neighbors=20", "seed=1"],
+    "28_two_uses": ["n_data=300", "few=20", "steps=20", "n_images=10", "levels=0.05,0.1", "seed=1"],
 }
 DOWNLOADS = runpy.run_path(str(ROOT / "notebooks" / "conftest.py"))["DOWNLOADS"]  # one list of them
 
@@ -69,6 +70,8 @@ def test_a_notebook_runs_with_other_parameters(name, tmp_path):
     rows = json.loads((tmp_path / "metrics.json").read_text())["rows"] if writes else []
     if writes and "variant" in rows[0]:  # a row for each of several recipes
         assert len(rows) == 20 and all(0 <= row["share_exact"] <= 1 and row["loss"] != 0 for row in rows)
+    elif writes and "question" in rows[0]:  # a row for each question, score and noise level
+        assert len(rows) == 30 and all(0 <= row["low"] <= row["auroc"] <= row["high"] <= 1 for row in rows)
     elif writes and "source" in rows[0]:  # a row for each readout of each denoiser
         exact = [row for row in rows if row["source"] == "exact denoiser"]
         assert len(rows) == 12 and {row["share_exact"] for row in exact if "SVD" in row["method"]} == {1}

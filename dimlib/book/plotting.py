@@ -1,7 +1,12 @@
 """Figures in one style: colours for colour-blind readers too (Okabe & Ito 2008), labelled axes, thin lines.
 
-Each function draws on ``ax``, or on the current axes where not given, and returns the axes.
+Each function draws on ``ax``, or on the current axes where not given, and returns the axes. A `Slider` holds several
+pictures.
 """
+
+import base64
+import io
+from collections.abc import Callable, Sequence
 
 try:
     import matplotlib.pyplot as plt
@@ -11,15 +16,17 @@ except ModuleNotFoundError as error:
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from PIL import Image
 from torch import Tensor
 
 from ..curve import DimensionCurve
 from ..svd import Spectrum
 
-__all__ = ["COLORS", "use_style", "plot_spectrum", "plot_curve", "plot_histogram", "plot_images"]
+__all__ = ["COLORS", "Slider", "use_style", "plot_spectrum", "plot_curve", "plot_histogram", "plot_images"]
 
 COLORS = {"normal": "#0072B2", "tangent": "#D55E00", "truth": "#000000", "paper": "#999999",
           "recommended": "#0072B2", "gap": "#E69F00", "ratio": "#009E73", "cut": "#CC79A7", "published": "#999999"}
+COLORS_IN_A_PICTURE = 48  # of a slider: a fifth of the size of a picture with all colours
 MARKERS = {"recommended": "o", "gap": "s", "ratio": "^", "cut": "v"}
 
 
@@ -95,3 +102,46 @@ def plot_images(images: Tensor, columns: int, low: float = 0.0, high: float = 1.
     ax.imshow(torch.cat(rows), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.axis("off")
     return ax
+
+
+class Slider:
+    """Pictures of the same size, one for each value, and a slider that shows one of them at a time.
+
+    As the last value of a cell it is shown in the page, where it needs no kernel and no network, and can be moved with
+    the arrow keys. In print, and where a page shows no HTML, the picture in the middle stands alone.
+
+    Args:
+        draw: a function that draws the picture of one value, as a figure of pyplot.
+        values: the values, at least two, in the order of the slider.
+        name: what is changed, such as "σ".
+        alt: what the pictures show, in words, for readers who do not see them.
+    """
+
+    def __init__(self, draw: Callable[[float], object], values: Sequence[float], name: str, alt: str):
+        if len(values) < 2:
+            raise ValueError(f"a slider needs at least two values, got {list(values)}")
+        self.values, self.name, self.alt, self.pictures = [f"{value:g}" for value in values], name, alt, []
+        for value in values:
+            draw(value)
+            drawn, small = io.BytesIO(), io.BytesIO()
+            plt.savefig(drawn, format="png", dpi=80)
+            plt.close()
+            Image.open(drawn).convert("RGB").quantize(COLORS_IN_A_PICTURE).save(small, format="png", optimize=True)
+            self.pictures.append(small.getvalue())
+
+    def _repr_png_(self) -> bytes:
+        return self.pictures[len(self.pictures) // 2]
+
+    def _repr_html_(self) -> str:
+        start = len(self.pictures) // 2
+        images = "".join(
+            f'<img alt="{self.alt}, {self.name} = {value}" data-value="{value}"{"" if i == start else " hidden"} '
+            f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+            for i, (value, picture) in enumerate(zip(self.values, self.pictures, strict=True)))
+        move = ("const all = this.closest('figure').querySelectorAll('img');"
+                "all.forEach((picture, i) => picture.hidden = i != this.value);"
+                "const value = all[this.value].dataset.value; this.nextElementSibling.textContent = value;"
+                "this.setAttribute('aria-valuetext', value)")
+        return (f'<figure class="slider"><label>{self.name} <input type="range" min="0" max="{len(self.values) - 1}" '
+                f'value="{start}" aria-valuetext="{self.values[start]}" oninput="{move}"><output>{self.values[start]}'
+                f"</output></label>{images}</figure>")
