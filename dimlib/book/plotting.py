@@ -26,7 +26,7 @@ __all__ = ["COLORS", "Slider", "use_style", "plot_spectrum", "plot_curve", "plot
 
 COLORS = {"normal": "#0072B2", "tangent": "#D55E00", "truth": "#000000", "paper": "#999999",
           "recommended": "#0072B2", "gap": "#E69F00", "ratio": "#009E73", "cut": "#CC79A7", "published": "#999999"}
-COLORS_IN_A_PICTURE = 48  # of a slider: a fifth of the size of a picture with all colours
+COLORS_IN_A_PICTURE, RARE_COLORS_TOO = 48, Image.Quantize.MAXCOVERAGE  # of a slider: a fifth of the size of all colours
 MARKERS = {"recommended": "o", "gap": "s", "ratio": "^", "cut": "v"}
 
 
@@ -126,7 +126,8 @@ class Slider:
             drawn, small = io.BytesIO(), io.BytesIO()
             plt.savefig(drawn, format="png", dpi=80)
             plt.close()
-            Image.open(drawn).convert("RGB").quantize(COLORS_IN_A_PICTURE).save(small, format="png", optimize=True)
+            picture = Image.open(drawn).convert("RGB").quantize(COLORS_IN_A_PICTURE, RARE_COLORS_TOO)
+            picture.save(small, format="png", optimize=True)
             self.pictures.append(small.getvalue())
 
     def _repr_png_(self) -> bytes:

@@ -11,7 +11,7 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from dimlib.book.plotting import COLORS, plot_curve, plot_histogram, plot_images, plot_spectrum, use_style
+from dimlib.book.plotting import COLORS, Slider, plot_curve, plot_histogram, plot_images, plot_spectrum, use_style
 from dimlib.curve import DimensionCurve
 from dimlib.svd import RULES, Spectrum
 
@@ -101,3 +101,22 @@ def test_images_lie_row_by_row_in_their_grid(ax):
     assert drawn.shape == (3 * 4, 2 * 5) and picture.get_clim() == (0, 4)
     assert [drawn[r, c] for r in (1, 5, 9) for c in (1, 6)][:5] == [0, 1, 2, 3, 4]
     assert np.isnan(drawn[9, 6]) and np.isnan(drawn[0]).all() and (drawn[1:3, 1:4] == 0).all()
+
+
+def test_a_slider_holds_one_picture_for_each_value_and_shows_the_middle_one():
+    def draw(value):
+        plt.figure(figsize=(2, 1))
+        plt.plot([0, value])
+
+    slider = Slider(draw, [0.1, 0.25, 1], "σ", alt="a line")
+    html = slider._repr_html_()
+    assert html.count("<img ") == 3 and html.count(" hidden ") == 2 and len(set(slider.pictures)) == 3
+    assert 'alt="a line, σ = 0.25" data-value="0.25" src=' in html and "<output>0.25</output>" in html
+    assert 'type="range" min="0" max="2" value="1"' in html and 'aria-valuetext="0.25"' in html
+    assert slider._repr_png_() == slider.pictures[1] and slider.pictures[1].startswith(b"\x89PNG")
+    assert not plt.get_fignums(), "all figures are closed"
+
+
+def test_one_picture_needs_no_slider():
+    with pytest.raises(ValueError, match="at least two values"):
+        Slider(lambda value: plt.figure(), [1], "σ", alt="nothing")
