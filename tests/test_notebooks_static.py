@@ -75,7 +75,6 @@ def test_small_enough_to_read_in_a_browser(path):
 # A page of the book shows 79 columns: a longer line scrolls sideways.
 WIDTH, HEIGHT = 79, 30
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
-WIDE = {"26_how_sure", "27_relatives_tables"}  # notebooks that are not yet in this width
 TALL = {  # one function or one class each, which teaches and cannot be split
     ("12_nonuniform_sphere", "def perfect_denoiser(sphere, point, sigma, generator, n=20_000):"),
     ("14_sample_complexity", "device = choose_device(device)"),
@@ -93,10 +92,7 @@ def shown_code(nb):
 
 def test_no_line_of_code_scrolls_sideways(path, nb):
     long = [line for source, _ in shown_code(nb) for line in source.splitlines() if len(line) > WIDTH]
-    if path.stem in WIDE:
-        assert long, f"{path.stem} can leave the list of wide notebooks"
-    else:
-        assert not long
+    assert not long
 
 
 def test_a_visible_code_cell_fits_on_a_screen(path, nb):
@@ -106,7 +102,7 @@ def test_a_visible_code_cell_fits_on_a_screen(path, nb):
 
 
 def test_the_exceptions_are_notebooks_of_the_book():
-    assert WIDE | {stem for stem, _ in TALL} <= {path.stem for path in NOTEBOOKS}
+    assert {stem for stem, _ in TALL} <= {path.stem for path in NOTEBOOKS}
 
 
 COMMAND = re.compile(r"(papermill|run_notebook\.py) (notebooks/\w+)\.ipynb ((?:.|\\\n)*?)(?:`|\n|$)")
