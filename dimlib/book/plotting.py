@@ -7,6 +7,7 @@ pictures.
 import base64
 import io
 from collections.abc import Callable, Sequence
+from html import escape
 
 try:
     import matplotlib.pyplot as plt
@@ -120,7 +121,8 @@ class Slider:
     def __init__(self, draw: Callable[[float], object], values: Sequence[float], name: str, alt: str):
         if len(values) < 2:
             raise ValueError(f"a slider needs at least two values, got {list(values)}")
-        self.values, self.name, self.alt, self.pictures = [f"{value:g}" for value in values], name, alt, []
+        self.values, self.pictures = [f"{value:g}" for value in values], []
+        self.name, self.alt = escape(name), escape(alt)
         for value in values:
             draw(value)
             drawn, small = io.BytesIO(), io.BytesIO()

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..machine.checks import check_count
+
 __all__ = ["POOL", "draw"]
 
 PI = np.pi
@@ -22,8 +24,9 @@ def draw(name: str, n: int = 2500, seed: int = 0) -> tuple[NDArray, int]:
     The seed also draws what is random in the manifold itself: its rotation and its coefficients.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or n < 1.
     """
+    check_count("n", n)
     if name not in POOL:
         raise ValueError(f"no manifold {name!r} in the pool: choose one of {', '.join(POOL)}")
     dim, make = POOL[name]

@@ -117,6 +117,11 @@ def test_a_slider_holds_one_picture_for_each_value_and_shows_the_middle_one():
     assert not plt.get_fignums(), "all figures are closed"
 
 
+def test_the_words_of_a_slider_are_text_and_no_html():
+    slider = Slider(lambda value: plt.figure(), [1, 2], "a<b", alt='the "first"')
+    assert "a&lt;b" in slider._repr_html_() and 'alt="the &quot;first&quot;, ' in slider._repr_html_()
+
+
 def test_one_picture_needs_no_slider():
     with pytest.raises(ValueError, match="at least two values"):
         Slider(lambda value: plt.figure(), [1], "σ", alt="nothing")

@@ -38,3 +38,8 @@ def test_the_same_seed_gives_the_same_points_and_another_does_not():
 def test_an_unknown_name_is_an_error_that_lists_the_names():
     with pytest.raises(ValueError, match="sphere_5_in_20"):
         draw("sphere")
+
+
+def test_no_points_are_an_error():
+    with pytest.raises(ValueError, match="n=0 must be at least 1"):
+        draw("torus_knot_in_30", 0)
