@@ -95,6 +95,11 @@ def test_no_line_of_code_scrolls_sideways(path, nb):
     assert not long
 
 
+def test_no_cell_holds_a_control_character(path, nb):
+    r"""Such as the bell that "\approx" becomes in a string that is not raw."""
+    assert not [c for cell in nb.cells for c in cell.source if ord(c) < 32 and c not in "\n\t"]
+
+
 def test_a_visible_code_cell_fits_on_a_screen(path, nb):
     tall = {source.splitlines()[0] for source, hidden in shown_code(nb)
             if not hidden and len(source.splitlines()) > HEIGHT}
