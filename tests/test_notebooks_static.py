@@ -95,6 +95,11 @@ def test_no_line_of_code_scrolls_sideways(path, nb):
     assert not long
 
 
+def test_no_cell_hides_its_value_behind_a_semicolon(path, nb):
+    """nbval runs cells without a history, and there a semicolon hides nothing."""
+    assert not [source for source, _ in shown_code(nb) if source.rstrip().endswith(";")]
+
+
 def test_no_cell_holds_a_control_character(path, nb):
     r"""Such as the bell that "\approx" becomes in a string that is not raw."""
     assert not [c for cell in nb.cells for c in cell.source if ord(c) < 32 and c not in "\n\t"]
