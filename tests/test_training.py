@@ -17,6 +17,7 @@ from dimlib.machine.compute import choose_device
 from dimlib.machine.progress import show
 from dimlib.networks import MLP
 from dimlib.score import ScoreModel
+from dimlib.seeds import stream
 from dimlib.training import train_steps
 
 PLANE = Plane(3, 12, seed=1, offset=2.0)
@@ -304,10 +305,20 @@ def test_the_points_of_a_batch_are_all_different_while_there_are_enough():
     assert len(x0.unique(dim=0)) == 36
 
 
-def test_muon_has_no_decay_and_the_step_size_of_adam():
-    muon, _ = descent._optimizers(model(), 1e-3)
-    assert muon.param_groups[0]["weight_decay"] == 0
-    assert muon.param_groups[0]["adjust_lr_fn"] == "match_rms_adamw"
+def test_muon_is_that_of_pytorch_in_float32(monkeypatch):
+    """PyTorch's works in bfloat16 everywhere, which is slow on many processors."""
+    ours = [torch.randn(shape, generator=stream(0, str(shape))) for shape in ((6, 6), (9, 4), (4, 9))]
+    theirs = [w.clone() for w in ours]
+    muon = descent.Muon(ours, 1e-2)
+    reference = torch.optim.Muon(theirs, 1e-2, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    for i in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=stream(i, str(a.shape)))
+            b.grad = a.grad.clone()
+        muon.step(), reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_is_marked_is_trained_by_adam_whatever_its_name():
