@@ -89,6 +89,36 @@ def test_nothing_is_loaded_from_another_host(page):
     assert not foreign
 
 
+class Figures(HTMLParser):
+    """The alternative text of each picture that a cell has drawn, and whether it is in a figure with a caption."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.pictures, self.captions, self.figure = [], set(), None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "figure" and "slider" not in attributes.get("class", ""):
+            self.figure = attributes.get("id")
+        if tag == "figcaption":
+            self.captions.add(self.figure)
+        if tag == "img" and ("_images/" in attributes["src"] or attributes["src"].startswith("data:")):
+            self.pictures.append((attributes.get("alt", ""), self.figure))
+
+    def handle_endtag(self, tag):
+        if tag == "figcaption":
+            self.figure = None
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "notebooks"], ids=lambda path: path.stem)
+def test_each_picture_has_a_caption_and_an_alternative_text(page):
+    found = Figures(page.read_text(encoding="utf-8"))
+    for alt, figure in found.pictures:
+        assert figure in found.captions and figure is not None
+        assert len(alt) > 20 and not alt.endswith(".png")
+
+
 in_a_browser = pytest.mark.skipif(
     BROWSER is None, reason="this machine has no Chromium to open the pages in; Debian: apt-get install chromium")
 
