@@ -9,12 +9,13 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow bench book notebooks dist
+.PHONY: help reproduce quick test test-slow audit bench book notebooks dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
 	@echo "make test        types, unit tests, every notebook, the book and its pages"
-	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
+	@echo "make test-slow   thousands of random inputs, and the workflow through a Slurm of its own (Debian: slurmctld slurmd munge)"
+	@echo "make audit       known faults of the pinned packages"
 	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
 	@echo "make notebooks   run the notebooks again and store their outputs"
@@ -42,6 +43,13 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	DIMLIB_SLURM=1 $(BIN)/python -m pytest tests/slow -rs
+	DIMLIB_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_any_input.py -n 2
+
+# Known faults of the pinned packages, from the package index; pip-audit has an environment of its own.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --disable-pip --no-deps
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/speed.py results/speed.csv

@@ -7,6 +7,7 @@ the shape of x. Its last layers start at zero, so that an untrained model return
 import torch
 from torch import Tensor, nn
 
+from .machine.checks import check_counts
 from .machine.tensors import register
 
 __all__ = ["MLP", "start_at_zero", "touches_data"]
@@ -79,6 +80,7 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, width: int = 192, blocks: int = 3, waves: bool = False):
         super().__init__()
+        check_counts(dim=dim, width=width)
         self.config = {"dim": dim, "width": width, "blocks": blocks, "waves": waves}
         self.embed = FourierFeatures()
         self.linear = touches_data(start_at_zero(nn.Linear(dim, dim)))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .machine.checks import check_count, check_sigma, check_values
+from .machine.checks import check_count, check_counts, check_direction, check_sigma, check_values
 from .machine.compute import guarded
 from .score import Denoiser, noise_prediction
 from .seeds import stream
@@ -44,8 +44,9 @@ def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[
             yield copies[:, : n - start], drawn[: n - start]
     else:
         d = x0[0].numel()
-        square = torch.randn(d, d, generator=stream(seed, "frame", x0.device), device=x0.device, dtype=x0.dtype)
-        for rows in (d**0.5 * torch.linalg.qr(square).Q).split(BLOCK // 2):
+        dtype = torch.promote_types(x0.dtype, torch.float32)               # no QR in half precision
+        square = torch.randn(d, d, generator=stream(seed, "frame", x0.device), device=x0.device, dtype=dtype)
+        for rows in (d**0.5 * torch.linalg.qr(square).Q).to(x0.dtype).split(BLOCK // 2):
             drawn = torch.cat([rows, -rows]).view(-1, *x0.shape[1:])
             yield x0[:, None] + sigma * drawn, drawn
 
@@ -53,9 +54,10 @@ def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[
 def noise_schedule(sigma_min: float, sigma_max: float, steps: int) -> Tensor:
     """steps + 1 noise levels from sigma_max down to sigma_min, evenly spaced in log σ, shape (steps + 1,)."""
     check_count("steps", steps)
-    if not 0 < sigma_min < sigma_max < float("inf"):
-        raise ValueError(f"need 0 < sigma_min < sigma_max, both finite, got {sigma_min} and {sigma_max}")
-    return torch.logspace(torch.tensor(sigma_max).log10(), torch.tensor(sigma_min).log10(), steps + 1)
+    low, high = torch.tensor(float(sigma_min)), torch.tensor(float(sigma_max))
+    if not 0 < low < high < float("inf"):
+        raise ValueError(f"need 0 < sigma_min < sigma_max, both finite, got {sigma_min} and {sigma_max} in float32")
+    return torch.logspace(high.log10(), low.log10(), steps + 1)
 
 
 # Each method is one step from noise level ``high`` to ``low``.
@@ -109,7 +111,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     if len(levels) < 2 or levels[-1] <= 0 or any(low >= high for high, low in pairwise(levels)):
         raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
-    check_count("n", n)
+    check_counts(n=n, **{"number of entries of a sample": math.prod(shape)})
     generator = stream(seed, "reverse diffusion", device)
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)
@@ -127,14 +129,11 @@ def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: f
 
     Along a tangent direction the walk follows the manifold. Along a normal one the denoiser undoes each step: v stays
     as it is where a move is shorter than h/2. x is one point, direction a vector of its shape and of any length but 0,
-    step the length h (a few σ is best). Returns the path with its start, shape ``(n_steps + 1, *shape)``.
-    """
+    step the length h (a few σ is best). Returns the path with its start, shape ``(n_steps + 1, *shape)``."""
     check_sigma(sigma)
     check_values(x[None])
     check_count("n_steps", n_steps, least=0)
-    if x.shape != direction.shape or not direction.norm() > 0:
-        raise ValueError(f"direction must be a vector other than 0 of the shape of x, {tuple(x.shape)}, "
-                         f"got {tuple(direction.shape)}")
+    check_direction(direction, x)
     path, denoiser = [x], guarded(denoiser)
     for _ in range(n_steps):
         path.append(denoiser((path[-1] + step * direction / direction.norm())[None], sigma)[0])

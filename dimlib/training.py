@@ -38,8 +38,7 @@ WARMUP = 100  # steps
 @dataclass(frozen=True)
 class Progress:
     """One training step: its number, from 0; the loss of its batch, and its excess over the exact denoiser's (nan
-    without one), in ε units; its learning rate; seconds of training so far, without the caller's time between steps.
-    """
+    without one), in ε units; its learning rate; seconds of training so far, without those between steps."""
 
     step: int
     loss: float

@@ -98,7 +98,7 @@ def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = No
         with torch.no_grad():
             off = guarded(denoiser)(point[None], sigma)[0] - point
         trace = sum((rows * v).sum() for v, rows in _jacobian_rows(denoiser, point, probes, sigma, batch_size))
-        answers.append((weight * trace + off.square().sum() / sigma**2).item())
+        answers.append((weight * trace + (off / sigma).square().sum()).item())
     return Readout(np.array(answers), float(sigma), len(probes) + 1)
 
 
@@ -113,7 +113,7 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
     copies, _ = noisy_copies(x, sigma, n_scores, stream(seed, "denoising loss", x.device))
     with torch.no_grad():
         denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)
-    loss = (denoised - x[:, None]).flatten(2).square().sum(2).mean(1) / sigma**2
+    loss = ((denoised - x[:, None]) / sigma).flatten(2).square().sum(2).mean(1)
     return Readout(in_float64(loss).cpu().numpy(), float(sigma), n_scores)
 
 
@@ -192,9 +192,11 @@ def knee(sigmas: Sequence[float], dimensions: Sequence[float]) -> int:
         sigmas: at least three noise levels, ascending.
         dimensions: k̂ at each of them, such as the means over the points.
     """
-    t, k = np.log(np.asarray(sigmas, dtype=float)), np.asarray(dimensions, dtype=float)
-    if t.ndim != 1 or t.shape != k.shape or len(t) < 3 or not (np.diff(t) > 0).all() or not np.isfinite(k).all():
+    levels, k = np.asarray(sigmas, dtype=float), np.asarray(dimensions, dtype=float)
+    if (levels.ndim != 1 or levels.shape != k.shape or len(k) < 3
+            or not (np.isfinite([levels, k]).all() and (np.diff(levels, prepend=0) > 0).all())):
         raise ValueError("give at least three noise levels, positive and ascending, and one finite dimension for each")
+    t = np.log(levels)
     line = k[0] + (k[-1] - k[0]) * (t - t[0]) / (t[-1] - t[0])
     return int(np.argmax((line - k) * (k[-1] < k[0])))
 

@@ -12,6 +12,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
+from ..machine.checks import check_rows
 from ..machine.compute import beside
 from .manifolds import Plane, SpaghettiLine, Sphere, Union
 
@@ -27,11 +28,13 @@ class GaussianPlane:
         self.plane = plane
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        check_rows(x, self.plane.ambient_dim)
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
         gain = variance / (variance + beside(sigma, x) ** 2)              # (B, k)
         return center + (gain * ((x - center) @ frame)) @ frame.T
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        check_rows(x, self.plane.ambient_dim)
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
         noise = beside(sigma, x) ** 2
         along = (x - center) @ frame
@@ -54,6 +57,7 @@ class UniformSphere:
         self.sphere = sphere
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        check_rows(x, self.sphere.ambient_dim)
         frame, center = self.sphere.frame.to(x), self.sphere.center.to(x)
         y = (x - center) @ frame
         per_variance = self.sphere.radius / beside(sigma, x) ** 2         # R/σ²
@@ -61,6 +65,7 @@ class UniformSphere:
         return center + (self.sphere.radius * per_variance * slope * y) @ frame.T
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        check_rows(x, self.sphere.ambient_dim)
         frame, center, radius = self.sphere.frame.to(x), self.sphere.center.to(x), self.sphere.radius
         noise = beside(sigma, x) ** 2
         y = (x - center) @ frame
@@ -144,6 +149,7 @@ class Empirical:
         return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * beside(sigma, x)[:, 0] ** 2)
 
     def _stream(self, x, sigma):
+        check_rows(x, self.points.shape[1])
         if torch.as_tensor(sigma).min() < 0.9999 * self.sigma_min:
             raise ValueError(f"sigma={sigma} is below sigma_min={self.sigma_min}, for which these points are too few")
         # At small σ, float32 matrix products are not accurate enough for squared distances: float64, or no products.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
+from ..machine.checks import check_rows
 from ..seeds import stream
 
 __all__ = ["ImageFamily", "Squares", "Blobs", "digits", "fashion_mnist", "mnist", "read_idx"]
@@ -103,10 +104,7 @@ class ImageFamily(ABC):
         return vmap(jacfwd(lambda v: self._render(v[None]).flatten()), chunk_size=50)(u)  # (n, size², k)
 
     def _checked(self, u: Tensor) -> Tensor:
-        if u.ndim != 2 or u.shape[1] != len(self.spread):
-            raise ValueError(f"coordinates of {self!r} have shape (n, {len(self.spread)}), got {tuple(u.shape)}")
-        if not torch.isfinite(u).all():
-            raise ValueError(f"coordinates of {self!r} must be finite")
+        check_rows(u, len(self.spread))
         return u.cpu().double()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 from torch.nn.functional import normalize
 
+from ..machine.checks import check_level, check_rows
 from ..seeds import stream
 
 __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Creature", "Union"]
@@ -96,6 +97,7 @@ class Manifold(ABC):
         the result are the lengths of the directions: they say how far M extends in each one, in the units of x. A
         denoiser at noise level sigma cannot distinguish shorter directions from noise.
         """
+        check_level(sigma)
         return (torch.linalg.svdvals(self._jacobian(x) * self.spread) > sigma).sum(-1)
 
     def _jacobian(self, x: Tensor) -> Tensor:
@@ -106,8 +108,7 @@ class Manifold(ABC):
         return y @ self.frame.T + self.center
 
     def _flatten(self, x: Tensor) -> Tensor:
-        if x.ndim != 2 or x.shape[1] != self.ambient_dim:
-            raise ValueError(f"points of {self!r} have shape (n, {self.ambient_dim}), got {tuple(x.shape)}")
+        check_rows(x, self.ambient_dim)
         return (x.cpu().double() - self.center) @ self.frame
 
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["check_count", "check_denoised", "check_points", "check_sigma", "check_training", "check_values",
-           "default_scores", "on_singular_values"]
+__all__ = ["check_count", "check_counts", "check_denoised", "check_direction", "check_level", "check_points",
+           "check_rows", "check_sigma", "check_training", "check_values", "default_scores", "on_singular_values"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
 ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
@@ -25,16 +25,29 @@ def check_count(name: str, value: float, least: float = 1, advice: str = "") -> 
         raise ValueError(f"{name}={value} must be at least {least}{advice}")
 
 
+def check_counts(**values: float) -> None:
+    """`check_count` of each value, by its name."""
+    for name, value in values.items():
+        check_count(name, value)
+
+
 def check_sigma(sigma: float | Tensor) -> None:
     """``ValueError`` unless the noise level, or each of several, is positive and finite; ``TypeError`` if no number."""
     if isinstance(sigma, Tensor) and (sigma.is_floating_point() or sigma.dtype in (torch.int32, torch.int64)):
-        good = bool((torch.isfinite(sigma) & (sigma > 0)).all())
+        good = sigma.numel() > 0 and bool((torch.isfinite(sigma) & (sigma > 0)).all())
     elif isinstance(sigma, Real) and not isinstance(sigma, bool):
         good = math.isfinite(sigma) and sigma > 0
     else:
         raise TypeError(f"sigma={sigma!r} is no noise level: give a number, or a tensor of one number for each point")
     if not good:
         raise ValueError(f"sigma={sigma}: the noise level must be positive and finite")
+
+
+def check_level(sigma: float | Tensor) -> None:
+    """The check of `check_sigma`, and ``ValueError`` unless sigma is a single number."""
+    check_sigma(sigma)
+    if torch.as_tensor(sigma).numel() != 1:
+        raise ValueError(f"sigma={sigma}: give one noise level, for all points")
 
 
 def check_values(x: Tensor) -> None:
@@ -49,13 +62,27 @@ def check_values(x: Tensor) -> None:
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
 
 
+def check_direction(direction: Tensor, x: Tensor) -> None:
+    """``ValueError`` unless the direction is a finite vector other than 0, of the shape of the point x."""
+    if not isinstance(direction, Tensor) or x.shape != direction.shape or not 0 < direction.norm() < math.inf:
+        raise ValueError(f"direction must be a vector other than 0, finite and of the shape of x, {tuple(x.shape)}, got "
+                         f"{tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__}")
+
+
+def check_rows(x: Tensor, d: int) -> None:
+    """The check of `check_values`, and ``ValueError`` unless x has the shape (n, d)."""
+    check_values(x)
+    if x.ndim != 2 or x.shape[1] != d:
+        raise ValueError(f"x must have the shape (n, {d}), got {tuple(x.shape)}")
+
+
 def check_points(x: Tensor, sigma: float) -> None:
-    """The checks of `check_sigma` and `check_values`, and ``ValueError`` where x is rounded too much for sigma.
+    """The checks of `check_level` and `check_values`, and ``ValueError`` where x is rounded too much for sigma.
 
     Floating-point numbers near x are about eps · x apart. If that is not small compared with sigma, rounding is a noise
     that the denoiser sees as part of the data.
     """
-    check_sigma(sigma)
+    check_level(sigma)
     check_values(x)
     largest = x.abs().max().item()
     step = torch.finfo(x.dtype).eps * largest
@@ -80,7 +107,7 @@ def on_singular_values(rule: Callable) -> Callable:
                              f"direction; got shape {np.shape(values)}")
         if not n_scores > 0:
             raise ValueError(f"n_scores={n_scores} must be positive")
-        return rule(values, n_scores)
+        return rule(np.asarray(values), n_scores)
     return checked
 
 
@@ -101,7 +128,7 @@ def check_denoised(denoised: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor
 def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int, lr: float, checkpoint_every: int) -> None:
     """``ValueError`` unless x is a tensor of at least two different finite points, shape ``(N, *shape)``, with a spread
     above sigma_min, and lr is positive and finite; and `check_count` of the other numbers."""
-    if not isinstance(x, Tensor) or x.is_complex() or x.ndim < 2 or len(x) < 2:
+    if not isinstance(x, Tensor) or x.is_complex() or x.ndim < 2 or len(x) < 2 or x.numel() == 0:
         raise ValueError("x must be a real tensor of shape (N, *shape) with at least two points, got "
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not torch.isfinite(x).all():

@@ -164,14 +164,15 @@ class Saved(nn.Module):
 def _shapes(network, arguments):
     """The shapes of a network's weights, found without memory, on the device "meta", whose tensors have no values.
 
-    None for a network whose ``__init__`` reads values: PyTorch's error then names that device. Other errors are raised.
+    None for a network whose ``__init__`` reads values: PyTorch's error then names that device. RuntimeError for a
+    configuration that the network refuses.
     """
     try:
         with torch.device("meta"):
             return {name: tensor.shape for name, tensor in network(**arguments).state_dict().items()}
-    except RuntimeError as error:                                          # or its subclass NotImplementedError
+    except (RuntimeError, ValueError) as error:                            # NotImplementedError is a RuntimeError
         if "meta" not in str(error):
-            raise
+            raise RuntimeError(str(error)) from error
         return None
 
 

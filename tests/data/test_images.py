@@ -165,9 +165,9 @@ def test_as_many_directions_of_blobs_are_visible_as_an_independent_measurement_f
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_coordinates_of_another_family_and_no_images_are_refused(family):
-    with pytest.raises(ValueError, match=r"shape \(n, 6\), got \(5, 1, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"the shape \(n, 6\), got \(5, 1, 16, 16\)"):
         family.visible_dimension(family.sample(5), 0.01)
-    with pytest.raises(ValueError, match=r"shape \(n, 6\), got \(5, 7\)"):
+    with pytest.raises(ValueError, match=r"the shape \(n, 6\), got \(5, 7\)"):
         family.render(torch.ones(5, 7))
     with pytest.raises(ValueError, match="n=0: draw at least one image"):
         family.sample(0)

@@ -231,7 +231,7 @@ def test_no_points_cannot_be_drawn(manifold):
 
 
 def test_points_of_another_space_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(n, 9\), got \(5, 8\)"):
+    with pytest.raises(ValueError, match=r"the shape \(n, 9\), got \(5, 8\)"):
         Sphere(3, 9).distance(torch.zeros(5, 8))
 
 

@@ -1,0 +1,169 @@
+"""Any input has an answer in its range, or an error that is documented. Random examples over the public functions.
+
+Fixed examples, few of each, by default; ``make test-slow`` sets DIMLIB_EXAMPLES, and draws that many new ones.
+"""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dimlib
+from dimlib import networks, sampler, score, training
+from dimlib.compare import readouts
+from dimlib.data import exact, images, manifolds, pool
+from dimlib.data.manifolds import Plane, Sphere, Union
+from dimlib.seeds import stream
+from dimlib.svd import RULES
+
+EXAMPLES = int(os.environ.get("DIMLIB_EXAMPLES", 30))
+DOCUMENTED = (ValueError, TypeError, MemoryError, FloatingPointError)
+D = 4                                                                      # the dimension of points that fit
+
+NAN, INF = float("nan"), float("inf")
+number = st.one_of(st.sampled_from([0.1, 1.0, 0.0, -1.0, NAN, INF, -INF, 1e-30, 1e30]), st.floats())
+count = st.one_of(st.integers(1, 40), st.integers(1, 40), st.none(), st.integers(-3, 0), st.floats(-3, 40),
+                  st.just("7"))
+anything = st.one_of(number, count, st.text(max_size=5), st.lists(number, max_size=3), st.just(object()))
+
+
+@st.composite
+def mostly(draw, good, others):
+    """An example of the first strategy, or at one of eight times one of the second."""
+    return draw(others if draw(st.integers(0, 7)) == 7 else good)
+
+
+sigma = mostly(st.just(0.1), st.one_of(number, st.just("0.1"), number.map(torch.tensor), st.just(np.float32(0.2)),
+                                       st.lists(number, max_size=3).map(torch.tensor)))
+sigmas = mostly(st.sampled_from([[0.05, 0.1, 0.2], [0.2, 0.1, 0.05]]), st.one_of(
+    st.lists(number, max_size=5), st.lists(number, max_size=5).map(np.array),
+    st.lists(number, max_size=4).map(torch.tensor)))
+shape = mostly(st.sampled_from([(3, D), (1, D)]), st.lists(st.integers(0, 4), max_size=4).map(tuple))
+dtype = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.complex64,
+                         torch.bool])
+scale = st.sampled_from([1.0, 1e-20, 1e6, 1e20, NAN, INF, 0.0])
+
+
+@st.composite
+def points(draw):
+    """Mostly three points in R^4, now and then of another shape, dtype or size; or no tensor."""
+    if draw(st.integers(0, 9)) == 9:
+        return draw(anything)
+    x = torch.randn(draw(shape), generator=stream(draw(st.integers(0, 9)), "x"))
+    return (x * draw(mostly(st.just(1.0), scale))).to(draw(mostly(st.just(torch.float32), dtype)))
+
+
+def finite(value):
+    assert np.isfinite(np.asarray(value, dtype=float)).all()
+
+
+def tensor(value):
+    assert torch.isfinite(value).all()
+
+
+def dimensions(found):
+    """A number for each point; of a Readout, it need not be within 0 to d."""
+    finite(found.dimension())
+
+
+def within(found):
+    answers = found.dimension()
+    finite(answers)
+    assert ((answers >= 0) & (answers <= found.values.shape[1] if hasattr(found.values, "shape") else True)).all()
+
+
+def estimate(found):
+    assert 0 <= found.estimate().mean <= found.spectra[0].values.shape[1] and repr(found)
+
+
+def index(found):
+    assert found >= 0
+
+
+DENOISERS = [exact.denoiser(Plane(2, D)), exact.denoiser(Sphere(2, D)), lambda x, s: x, lambda x, s: 0 * x,
+             lambda x, s: x * NAN, lambda x, s: x[:1], lambda x, s: None, lambda x, s: x.int(),
+             dimlib.ScoreModel(networks.MLP(D, width=8, blocks=1), 1.0)]
+denoiser = mostly(st.sampled_from(DENOISERS[:4]), st.sampled_from(DENOISERS))
+seed = st.one_of(st.integers(0, 5), st.integers(-5, 2**70))
+method = mostly(st.sampled_from([*sampler.METHODS]), anything)
+manifold = st.sampled_from([Plane(2, D), Sphere(2, D), manifolds.Cube(2, D), manifolds.SpaghettiLine(D),
+                            manifolds.NonUniformSphere(2, D), manifolds.Creature(D),
+                            Union([Sphere(2, D), Sphere(1, D, seed=1)])])
+family = st.sampled_from([images.Squares(2, size=8), images.Blobs(2, size=8)])
+given_points = {"denoiser": denoiser, "x": points(), "sigma": sigma}
+FUNCTIONS = {
+    # name: (function, strategy of each argument, check of the answer)
+    "spectrum": (dimlib.spectrum, given_points | {
+        "n_scores": count, "center": st.booleans(), "seed": seed, "batch_size": count,
+        "directions": st.booleans(), "noise": st.sampled_from(["gaussian", "frame", "?"])}, within),
+    "dimension_curve": (dimlib.dimension_curve, {"denoiser": denoiser, "x": points(), "sigmas": sigmas,
+                                                 "n_scores": count}, estimate),
+    "flipd": (readouts.flipd, given_points | {"n_probes": count, "seed": seed}, dimensions),
+    "denoising_loss": (readouts.denoising_loss, given_points | {"n_scores": count, "batch_size": count}, dimensions),
+    "tangent_sketch": (readouts.tangent_sketch, given_points | {"seed": seed, "batch_size": count}, dimensions),
+    "lhsd": (readouts.lhsd, given_points | {"n_probes": count, "n_steps": count}, dimensions),
+    "jacobian_spectrum": (readouts.jacobian_spectrum, given_points, within),
+    "lidl": (readouts.lidl, {"log_density": st.sampled_from([
+        exact.denoiser(Sphere(2, D)).log_density, lambda x, s: x[:, 0], lambda x, s: x, lambda x, s: None]),
+        "x": points(), "sigmas": sigmas}, dimensions),
+    "knee": (readouts.knee, {"sigmas": sigmas, "dimensions": sigmas}, index),
+    "noise_prediction": (lambda d, x, s: score.noise_prediction(d, x, s).shape == x.shape,
+                         {"d": st.sampled_from(DENOISERS[:4]), "s": sigma,
+                          "x": points().filter(lambda x: torch.is_tensor(x) and x.is_floating_point())}, None),
+    "noise_schedule": (sampler.noise_schedule, {
+        "sigma_min": mostly(st.just(0.1), number), "sigma_max": mostly(st.just(1.0), number), "steps": count}, tensor),
+    "reverse_diffusion": (sampler.reverse_diffusion, {
+        "denoiser": denoiser, "n": count, "shape": mostly(st.just((D,)), st.sampled_from([(D + 1,), (), (0,)])),
+        "sigmas": mostly(st.just([0.2, 0.1]), sigmas), "method": method, "seed": seed}, tensor),
+    "walk": (sampler.walk, {"denoiser": denoiser, "x": points(), "direction": points(), "sigma": sigma,
+                            "step": number, "n_steps": count}, tensor),
+    "train": (lambda model, **given: training.train(model, **given), {
+        "model": st.builds(lambda: dimlib.ScoreModel(networks.MLP(D, width=8, blocks=1), 1.0)), "x": points(),
+        "steps": mostly(st.integers(1, 3), anything), "batch_size": mostly(st.integers(1, 5), count),
+        "lr": mostly(st.just(1e-3), number), "seed": seed},
+        lambda model: [tensor(p) for p in model.parameters()]),
+    "ScoreModel": (dimlib.ScoreModel, {
+        "net": st.just(networks.MLP(D, width=8, blocks=1)), "data_std": mostly(st.just(1.0), number),
+        "data_mean": mostly(st.just(0.0), st.one_of(number, points())),
+        "parametrisation": mostly(st.sampled_from([*score.PARAMETRISATIONS]), anything),
+        "sigma_min": mostly(st.just(0.1), number), "sigma_max": mostly(st.just(1.0), number)}, None),
+    "MLP": (networks.MLP, {"dim": st.integers(0, 9), "width": mostly(st.integers(1, 9), count),
+                           "blocks": mostly(st.integers(1, 3), count), "waves": st.booleans()}, None),
+    "sample": (lambda m, n, s: m.sample(n, s), {"m": manifold, "n": count, "s": seed}, tensor),
+    "project": (lambda m, x: m.project(x), {"m": manifold, "x": points()}, None),
+    "visible_dimension": (lambda m, x, s: m.visible_dimension(x, s),
+                          {"m": manifold, "x": st.builds(lambda m: m.sample(2), manifold), "s": sigma}, tensor),
+    "render": (lambda f, u: f.render(u), {
+        "f": family, "u": mostly(st.builds(lambda f: f.sample_coordinates(2), family), points())}, None),
+    "draw": (pool.draw, {"name": st.one_of(st.sampled_from([*pool.POOL]), anything), "n": count, "seed": seed},
+             lambda found: finite(found[0])),
+    **{f"rule {name}": (rule, {"values": mostly(st.just([[0.9, 0.8, 0.1]]), st.lists(sigmas, max_size=3)),
+                             "n_scores": mostly(st.floats(1, 100), number)}, finite)
+       for name, rule in RULES.items()},
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_answer_or_a_documented_error(name):
+    function, strategies, good = FUNCTIONS[name]
+    seen = SimpleNamespace(answers=0, refusals=0)
+
+    @settings(max_examples=EXAMPLES, derandomize="DIMLIB_EXAMPLES" not in os.environ, deadline=None, database=None,
+              suppress_health_check=list(HealthCheck))
+    @given(st.fixed_dictionaries(strategies))
+    def check(arguments):
+        try:
+            found = function(**arguments)
+        except DOCUMENTED:
+            seen.refusals += 1
+            return
+        seen.answers += 1
+        if good:
+            good(found)
+
+    check()
+    assert seen.answers and seen.refusals, f"{seen}: the examples are too easy or too hard"
