@@ -156,3 +156,14 @@ def test_the_teaching_page_lists_the_exercises_without_a_solution():
     solved = set(re.findall(r"\{solution(?:-start)?\} ([\w-]+)", text))
     (listed,) = re.findall(r"\*\*no solution in the book\*\* \|(.*)\|", TEACHING)
     assert exercises and exercises - solved == set(re.findall(r"`([\w-]+)`", listed))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:5], ids=lambda path: path.stem)
+def test_a_quiz_has_five_questions_with_one_right_choice_each(path):
+    (quiz,) = [c.source for c in nbformat.read(path, as_version=4).cells if c.source.startswith("## Quiz\n")]
+    before, *questions = re.split(r"^\*\*Question \d\.\*\*", quiz, flags=re.MULTILINE)
+    assert len(questions) == 5 and "dropdown" not in before
+    for question in questions:
+        answers = re.findall(r"^:::\{dropdown\} .+\n(Right: because|No: )", question, re.MULTILINE)
+        assert len(answers) == question.count("{dropdown}") >= 3
+        assert answers.count("Right: because") == 1
