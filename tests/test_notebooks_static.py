@@ -167,3 +167,17 @@ def test_a_quiz_has_five_questions_with_one_right_choice_each(path):
         answers = re.findall(r"^:::\{dropdown\} .+\n(Right: because|No: )", question, re.MULTILINE)
         assert len(answers) == question.count("{dropdown}") >= 3
         assert answers.count("Right: because") == 1
+
+
+def test_the_afternoon_is_marked_and_takes_four_hours_at_most():
+    """The parts of the table of contents say which chapters; the teaching page says how long they take."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    parts = [part for part in toc["parts"] if part["caption"].startswith("The afternoon")]
+    chapters = [chapter["file"] for part in parts for chapter in part["chapters"]]
+    plans = [re.search(rf"\(\.\./{chapter}\.ipynb\) \| ([^|]*) \|", TEACHING)[1] for chapter in chapters]
+    minutes = sum(int(re.findall(r"\d+", plan)[-1]) for plan in plans)  # the last: without the proofs
+    assert 0 < minutes <= 240
+    intro = (ROOT / "book" / "intro.md").read_text()
+    paragraph = re.search(r"^\*\*In an afternoon\*\*.*?\n\n", intro, re.MULTILINE | re.DOTALL)[0]
+    assert re.findall(r"\.\./(notebooks/\w+)\.ipynb", paragraph) == chapters
+    assert f"{minutes} minutes" in paragraph and f"afternoon: {minutes} minutes" in TEACHING
