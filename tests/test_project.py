@@ -87,5 +87,6 @@ def test_the_page_that_says_how_to_cite_agrees_with_the_files_that_programs_read
     fields = dict(re.findall(r"(\w+) += \{+(.*?)\}+,", page))
     assert (fields["title"], fields["version"]) == (cited["title"], cited["version"])
     (paper,) = cited["references"]
-    for words in (paper["volume"], f"{paper['start']}–{paper['end']}", *(a["family-names"] for a in paper["authors"])):
-        assert str(words) in page
+    names = [author["family-names"] for author in paper["authors"]]
+    for words in (f"PMLR {paper['volume']}", f"{paper['start']}–{paper['end']}", *names):
+        assert words in page
