@@ -9,7 +9,7 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow audit bench book notebooks dist
+.PHONY: help reproduce quick test test-slow audit bench book slides notebooks dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
@@ -18,6 +18,7 @@ help:
 	@echo "make audit       known faults of the pinned packages"
 	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
+	@echo "make slides      build the slides of the 90-minute lecture into _build/slides"
 	@echo "make notebooks   run the notebooks again and store their outputs"
 	@echo "make dist        build the package, check it, and run the README's ten lines from it in an empty environment"
 	@echo
@@ -58,6 +59,10 @@ bench: .venv/.installed
 book: .venv/.installed
 	rm -rf _build
 	$(BIN)/jupyter-book build . -n -W --keep-going
+
+slides: .venv/.installed
+	rm -rf _build/slides
+	$(BIN)/python -m sphinx -b revealjs -n -W --keep-going book/slides _build/slides
 
 notebooks: .venv/.installed
 	for notebook in notebooks/*.ipynb; do \

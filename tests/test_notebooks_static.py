@@ -156,3 +156,28 @@ def test_the_teaching_page_lists_the_exercises_without_a_solution():
     solved = set(re.findall(r"\{solution(?:-start)?\} ([\w-]+)", text))
     (listed,) = re.findall(r"\*\*no solution in the book\*\* \|(.*)\|", TEACHING)
     assert exercises and exercises - solved == set(re.findall(r"`([\w-]+)`", listed))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:5], ids=lambda path: path.stem)
+def test_a_quiz_has_five_questions_with_one_right_choice_each(path):
+    (quiz,) = [c.source for c in nbformat.read(path, as_version=4).cells if c.source.startswith("## Quiz\n")]
+    before, *questions = re.split(r"^\*\*Question \d\.\*\*", quiz, flags=re.MULTILINE)
+    assert len(questions) == 5 and "dropdown" not in before
+    for question in questions:
+        answers = re.findall(r"^:::\{dropdown\} .+\n(Right: because|No: )", question, re.MULTILINE)
+        assert len(answers) == question.count("{dropdown}") >= 3
+        assert answers.count("Right: because") == 1
+
+
+def test_the_afternoon_is_marked_and_takes_four_hours_at_most():
+    """The parts of the table of contents say which chapters; the teaching page says how long they take."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    parts = [part for part in toc["parts"] if part["caption"].startswith("The afternoon")]
+    chapters = [chapter["file"] for part in parts for chapter in part["chapters"]]
+    plans = [re.search(rf"\(\.\./{chapter}\.ipynb\) \| ([^|]*) \|", TEACHING)[1] for chapter in chapters]
+    minutes = sum(int(re.findall(r"\d+", plan)[-1]) for plan in plans)  # the last: without the proofs
+    assert 0 < minutes <= 240
+    intro = (ROOT / "book" / "intro.md").read_text()
+    paragraph = re.search(r"^\*\*In an afternoon\*\*.*?\n\n", intro, re.MULTILINE | re.DOTALL)[0]
+    assert re.findall(r"\.\./(notebooks/\w+)\.ipynb", paragraph) == chapters
+    assert f"{minutes} minutes" in paragraph and f"afternoon: {minutes} minutes" in TEACHING

@@ -74,3 +74,19 @@ def test_one_version_everywhere():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     named = re.search(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert PROJECT["version"] == dimlib.__version__ == cited == named
+
+
+def test_the_page_that_says_how_to_cite_agrees_with_the_files_that_programs_read():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    page = " ".join((ROOT / "book" / "cite.md").read_text().split())
+    description = PROJECT["description"]
+    assert cited["title"] == f"{PROJECT['name']}: {description[0].lower()}{description[1:]}"
+    (author,) = cited["authors"]
+    said = f"T{author['name'][1:]}. *{cited['title']}.* Version {cited['version']}, "
+    assert said in page
+    fields = dict(re.findall(r"(\w+) += \{+(.*?)\}+,", page))
+    assert (fields["title"], fields["version"]) == (cited["title"], cited["version"])
+    (paper,) = cited["references"]
+    names = [author["family-names"] for author in paper["authors"]]
+    for words in (f"PMLR {paper['volume']}", f"{paper['start']}–{paper['end']}", *names):
+        assert words in page
