@@ -9,15 +9,18 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow bench book notebooks dist
+.PHONY: help reproduce quick test test-slow bench book notebooks student kit dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
 	@echo "make test        types, unit tests, every notebook, the book and its pages"
-	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
+	@echo "make test-slow   the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge);"
+	@echo "                 answers marked by nbgrader; the workshop kit, installed into an empty environment"
 	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
 	@echo "make notebooks   run the notebooks again and store their outputs"
+	@echo "make student     the notebooks without solutions into _build/student, with them into _build/lecturer"
+	@echo "make kit         one zip for a workshop, _build/dimlib-kit.zip: notebooks, tables, dimlib, how to start"
 	@echo "make dist        build the package, check it, and run the README's ten lines from it in an empty environment"
 	@echo
 	@echo "Each installs what it needs into .venv first. Another Python: make test PYTHON=python3.12"
@@ -41,7 +44,8 @@ test: .venv/.installed
 	$(BIN)/python -m pytest tests/site -rs -n 2
 
 test-slow: .venv/.installed
-	DIMLIB_SLURM=1 $(BIN)/python -m pytest tests/slow -rs
+	$(BIN)/python -m pip install -e ".[teach]" -c constraints.txt
+	DIMLIB_SLURM=1 DIMLIB_KIT=1 $(BIN)/python -m pytest tests/slow -rs
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/speed.py results/speed.csv
@@ -55,6 +59,12 @@ notebooks: .venv/.installed
 	for notebook in notebooks/*.ipynb; do \
 		$(BIN)/python workflow/run_notebook.py $$notebook $$notebook || exit 1; \
 	done
+
+student: .venv/.installed
+	$(BIN)/python workflow/student.py _build
+
+kit: .venv/.installed
+	$(BIN)/python workflow/kit.py _build/dimlib-kit.zip
 
 # -P: dimlib comes from the package that was built, and not from this folder.
 dist: .venv/.installed
