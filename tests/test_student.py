@@ -74,6 +74,12 @@ def test_each_answer_has_its_check_and_each_check_its_answer():
     assert len(set(labels)) == len(EXERCISES) and all(label.startswith("nb") for label in labels)
 
 
+def test_the_teaching_page_lists_the_checked_exercises():
+    (row,) = re.findall(r"\| \*\*checked by a program\*\* \|(.*)\|", (ROOT / "book" / "teaching.md").read_text())
+    checks = [cell for nb in NOTEBOOKS.values() for cell in student(nb).cells if tagged(cell, "check")]
+    assert re.findall(r"`([\w-]+)`", row) == [cell.metadata.nbgrader.grade_id for cell in checks]
+
+
 def names(tree, kind):
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, kind)}
     arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
