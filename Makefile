@@ -9,17 +9,20 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow audit bench book slides notebooks dist
+.PHONY: help reproduce quick test test-slow audit bench book slides notebooks student kit dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
 	@echo "make test        types, unit tests, every notebook, the book and its pages"
-	@echo "make test-slow   thousands of random inputs, and the workflow through a Slurm of its own (Debian: slurmctld slurmd munge)"
+	@echo "make test-slow   thousands of random inputs; nbgrader; the workshop kit in an empty environment; the workflow through"
+	@echo "                 a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make audit       known faults of the pinned packages"
 	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
 	@echo "make slides      build the slides of the 90-minute lecture into _build/slides"
 	@echo "make notebooks   run the notebooks again and store their outputs"
+	@echo "make student     the notebooks without solutions into _build/student, with them into _build/lecturer"
+	@echo "make kit         one zip for a workshop, _build/dimlib-kit.zip: notebooks, tables, dimlib, how to start"
 	@echo "make dist        build the package, check it, and run the README's ten lines from it in an empty environment"
 	@echo
 	@echo "Each installs what it needs into .venv first. Another Python: make test PYTHON=python3.12"
@@ -43,7 +46,8 @@ test: .venv/.installed
 	$(BIN)/python -m pytest tests/site -rs -n 2
 
 test-slow: .venv/.installed
-	DIMLIB_SLURM=1 $(BIN)/python -m pytest tests/slow -rs
+	$(BIN)/python -m pip install -e ".[teach]" -c constraints.txt
+	DIMLIB_SLURM=1 DIMLIB_KIT=1 $(BIN)/python -m pytest tests/slow -rs
 	DIMLIB_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_any_input.py -n 2
 
 # Known faults of the pinned packages, from the package index; pip-audit has an environment of its own.
@@ -68,6 +72,12 @@ notebooks: .venv/.installed
 	for notebook in notebooks/*.ipynb; do \
 		$(BIN)/python workflow/run_notebook.py $$notebook $$notebook || exit 1; \
 	done
+
+student: .venv/.installed
+	$(BIN)/python workflow/student.py _build
+
+kit: .venv/.installed
+	$(BIN)/python workflow/kit.py _build/dimlib-kit.zip
 
 # -P: dimlib comes from the package that was built, and not from this folder.
 dist: .venv/.installed

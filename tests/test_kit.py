@@ -1,0 +1,56 @@
+"""The workshop kit holds what it promises, and nothing of the machine that made it."""
+
+import io
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MACHINE_PATH = re.compile(rf"{re.escape(str(ROOT))}|(?<![\w.])/(root|home|tmp|Users|opt|mnt)/")
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory):
+    """Name in the zip to content."""
+    target = tmp_path_factory.mktemp("kit") / "made" / "dimlib-kit.zip"
+    subprocess.run([sys.executable, ROOT / "workflow/kit.py", target], check=True)
+    with zipfile.ZipFile(target) as made:
+        return {name: made.read(name) for name in made.namelist()}
+
+
+def test_it_holds_all_that_a_participant_needs(kit):
+    files = {name.removeprefix("dimlib-kit/") for name in kit}
+    (wheel,) = {name for name in files if name.endswith(".whl")}
+    assert files == {wheel, "START.md", "requirements.txt", "check_setup.ipynb"} | {
+        str(path.relative_to(ROOT)) for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("results/*.csv")]}
+
+
+def test_its_notebooks_find_the_tables_that_they_read(kit):
+    read = {(name, table) for name, content in kit.items()
+            for table in re.findall(rb"\.\./(results/\w+\.csv)", content)}
+    assert read and all(f"dimlib-kit/{table.decode()}" in kit for _, table in read)
+
+
+def test_its_notebooks_have_no_solutions(kit):
+    notebooks = [content for name, content in kit.items() if "/notebooks/" in name]
+    assert notebooks and not any(b"{solution" in content for content in notebooks)
+
+
+def test_its_requirements_are_its_wheel_and_the_tested_versions(kit):
+    wheel, *others = kit["dimlib-kit/requirements.txt"].decode().splitlines()
+    assert f"dimlib-kit/{wheel.removeprefix('./')}" in kit
+    tested = (ROOT / "constraints.txt").read_text().splitlines()
+    assert any(line.startswith("torch") for line in others)
+    assert set(others) <= set(tested) or not any("==" in line for line in tested)  # the weekly run drops them
+
+
+def test_no_file_names_the_machine_that_made_it(kit):
+    (wheel,) = [zipfile.ZipFile(io.BytesIO(content)) for name, content in kit.items() if name.endswith(".whl")]
+    texts = {name: content for name, content in kit.items() if not name.endswith(".whl")}
+    texts |= {name: wheel.read(name) for name in wheel.namelist()}
+    found = {name: match.group() for name, content in texts.items() if (match := MACHINE_PATH.search(content.decode()))}
+    assert not found

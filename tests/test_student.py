@@ -1,0 +1,127 @@
+"""The student edition holds no solution, and its checks tell a right answer from a wrong one and from none."""
+
+import ast
+import contextlib
+import io
+import re
+import runpy
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
+CHECKED = list(NOTEBOOKS)[:5]  # the chapters whose exercises a program checks
+script = runpy.run_path(str(ROOT / "workflow" / "student.py"))
+student, tagged = script["student"], script["tagged"]
+
+EXERCISES = [pytest.param(name, answer, check, id=answer.id)
+             for name, nb in NOTEBOOKS.items() for answer, check in pairwise(nb.cells) if tagged(answer, "solution")]
+
+
+def text_of(nb):
+    return "\n".join(cell.source for cell in nb.cells)
+
+
+def lines_of_solutions(nb):
+    """The lines of all solutions, found line by line, and not with the code that makes the edition."""
+    end = None  # the line that ends the solution that we are in
+    for cell in nb.cells:
+        if tagged(cell, "solution"):
+            yield from re.search(r" *### BEGIN SOLUTION.*### END SOLUTION", cell.source, re.DOTALL)[0].splitlines()
+        elif not tagged(cell, "check"):
+            for line in cell.source.splitlines():
+                if end is None and (opened := re.match(r"([`:]{3,})\{solution(-start)?\}", line)):
+                    end = "```{solution-end}" if opened[2] else opened[1]
+                if end:
+                    yield line
+                if line == end:
+                    end = None
+
+
+def counted(lines):
+    return Counter(line for line in lines if line.strip("`: "))  # without empty lines and the ends of directives
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_student_edition_is_the_chapter_without_the_solutions(name):
+    nb, edition = NOTEBOOKS[name], student(NOTEBOOKS[name])
+    solutions = counted(lines_of_solutions(nb))
+    stubs = [line for line in text_of(edition).splitlines() if "raise NotImplementedError" in line]
+    chapter = counted(text_of(nb).splitlines())
+    assert solutions and solutions <= chapter
+    assert counted(text_of(edition).splitlines()) == chapter - solutions + counted(stubs)
+    assert len(stubs) == len([cell for cell in nb.cells if tagged(cell, "solution")])
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in edition.cells)
+    nbformat.validate(edition)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_chapter_has_four_exercises_and_two_of_them_are_checked(name):
+    text = text_of(NOTEBOOKS[name])
+    assert len(re.findall(r"\{exercise\}\n:label: nb", text)) >= 4
+    assert len([e for e in EXERCISES if e.values[0] == name]) >= 2
+
+
+def test_each_answer_has_its_check_and_each_check_its_answer():
+    assert all(tagged(exercise.values[2], "check") for exercise in EXERCISES)
+    checks = [cell for nb in NOTEBOOKS.values() for cell in student(nb).cells if tagged(cell, "check")]
+    labels = [cell.metadata.nbgrader.grade_id for cell in checks]
+    assert len(set(labels)) == len(EXERCISES) and all(label.startswith("nb") for label in labels)
+
+
+def test_the_teaching_page_lists_the_checked_exercises():
+    (row,) = re.findall(r"\| \*\*checked by a program\*\* \|(.*)\|", (ROOT / "book" / "teaching.md").read_text())
+    checks = [cell for nb in NOTEBOOKS.values() for cell in student(nb).cells if tagged(cell, "check")]
+    assert re.findall(r"`([\w-]+)`", row) == [cell.metadata.nbgrader.grade_id for cell in checks]
+
+
+def names(tree, kind):
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, kind)}
+    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    if kind is ast.Load:
+        found -= arguments
+    else:
+        found |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        found |= {(node.asname or node.name).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.alias)}
+    return found
+
+
+def before(name, answer, check):
+    """What the chapter has made when the check runs: from the cells that define what the two cells use."""
+    code = [cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
+    tree = ast.parse(answer.source + "\n" + check.source)
+    needed, chosen = names(tree, ast.Load) - names(tree, ast.Store), []
+    for source in reversed(code[:code.index(answer.source)]):
+        tree = ast.parse(source)
+        if names(tree, ast.Store) & needed:
+            needed |= names(tree, ast.Load)
+            chosen.append(source)
+    namespace = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec("\n".join(reversed(chosen)), namespace)
+    return namespace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, answer, check", EXERCISES)
+def test_a_check_knows_right_from_wrong_and_from_missing(name, answer, check, capsys):
+    matplotlib.use("Agg")
+    namespace = before(name, answer, check)
+    (function,) = ast.parse(answer.source).body
+    exec(answer.source, namespace)
+    right = namespace[function.name]
+    exec(check.source, namespace)
+    assert capsys.readouterr().out == "Right.\n"
+
+    namespace[function.name] = lambda *given, **named: 1.5 * right(*given, **named)
+    with pytest.raises(AssertionError, match="Hint"):
+        exec(check.source, namespace)
+
+    exec(script["stub"](answer.source), namespace)
+    with pytest.raises(NotImplementedError):
+        exec(check.source, namespace)
