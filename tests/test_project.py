@@ -1,5 +1,6 @@
 """The files around the code agree with each other."""
 
+import csv
 import re
 import tomllib
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_one_version_everywhere():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     named = re.search(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert PROJECT["version"] == dimlib.__version__ == cited == named
+
+
+def test_the_table_of_the_front_page_is_that_of_the_results():
+    page = (ROOT / "book" / "intro.md").read_text()
+    shown = [tuple(cell.strip() for cell in line.split("|")[1:-1])
+             for line in re.findall(r"^\|.*\|$", page, re.MULTILINE)][2:]
+    with open(ROOT / "results" / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert shown == [
+        (row["data"].replace("alpha", "α ="),
+         row["truth"] + (f" ({row['visible']} visible)" if row["visible"] != row["truth"] else ""),
+         row["ours"], row["paper"]) for row in rows]
 
 
 def test_the_page_that_says_how_to_cite_agrees_with_the_files_that_programs_read():

@@ -89,6 +89,13 @@ def test_nothing_is_loaded_from_another_host(page):
     assert not foreign
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent in (SITE / "notebooks", SITE / "book")], ids=lambda path: path.stem)
+def test_each_page_has_the_kit_and_each_chapter_its_notebook_to_download(page):
+    kits = {"../_downloads/dimlib-kit.zip"} | ({f"../_downloads/{page.stem}.zip"} & {
+        f"../_downloads/{p.stem}.zip" for p in PAGES if p.parent.name == "notebooks"})
+    assert kits <= set(read(page).links)
+
+
 class Figures(HTMLParser):
     """The alternative text of each picture that a cell has drawn, and whether it is in a figure with a caption."""
 
@@ -123,9 +130,8 @@ in_a_browser = pytest.mark.skipif(
     BROWSER is None, reason="this machine has no Chromium to open the pages in; Debian: apt-get install chromium")
 
 
-@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(SITE)), scope="module")
-def opened(request, tmp_path_factory):
-    """A page after its scripts ran in a browser without a network, and the browser's complaints."""
+def browse(page, profile, *what):
+    """Open a page in a browser without a network, and do something with it."""
     command = [
         BROWSER,
         "--headless",
@@ -139,13 +145,19 @@ def opened(request, tmp_path_factory):
         "--disable-sync",
         "--host-resolver-rules=MAP * ~NOTFOUND",
         "--allow-file-access-from-files",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        f"--user-data-dir={profile}",
         "--virtual-time-budget=20000",
         "--enable-logging=stderr",
-        "--dump-dom",
-        request.param.as_uri(),
+        *what,
+        page.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(SITE)), scope="module")
+def opened(request, tmp_path_factory):
+    """A page after its scripts ran in a browser, and the browser's complaints."""
+    done = browse(request.param, tmp_path_factory.mktemp("profile"), "--dump-dom")
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     return done.stdout, console
 
@@ -164,3 +176,12 @@ def test_formulas_are_rendered(opened):
     assert not unknown, "MathJax does not know a macro on this page"
     raw = [text for text in Page(html).text if re.search(r"\\[(\[]|\\begin\{", text)]
     assert not raw
+
+
+@in_a_browser
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="this machine has no pdftotext; Debian: poppler-utils")
+def test_in_print_proofs_and_solutions_are_open(tmp_path):
+    browse(SITE / "notebooks" / "02_the_theorem.html", tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    text = subprocess.run(["pdftotext", tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True).stdout
+    assert "Step 1: the score is a posterior mean" in text
+    assert "The new σ is a quarter of the" in text

@@ -1,0 +1,46 @@
+"""Each page has the workshop kit to download, and each chapter its notebook, as zip files.
+
+A browser shows a bare notebook as text when the book is opened from a folder of files. It saves a zip.
+"""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER, KIT = "_downloads", "dimlib-kit.zip"
+
+
+def link(context, name, text, tooltip):
+    """A button of the theme's download menu."""
+    return {"type": "link", "url": context["pathto"](f"{FOLDER}/{name}", 1), "text": text, "tooltip": tooltip,
+            "icon": "fas fa-file-zipper", "label": f"download-{text.replace(' ', '-')}"}
+
+
+def change_buttons(app, pagename, templatename, context, doctree):
+    """The theme's menu, with zip files in place of the bare notebook."""
+    for group in context.get("header_buttons", []):
+        if group["label"] == "download-buttons":
+            ours = [link(context, KIT, "workshop kit", "Download all notebooks, and how to start")]
+            if pagename.startswith("notebooks/"):
+                name = f"{Path(pagename).name}.zip"
+                ours.insert(0, link(context, name, "notebook", "Download the notebook of this chapter"))
+            group["buttons"] = ours + [b for b in group["buttons"] if b["label"] == "download-pdf-button"]
+
+
+def write_files(app, exception):
+    if exception is not None or app.builder.format != "html":
+        return
+    target = Path(app.outdir, FOLDER)
+    target.mkdir(exist_ok=True)
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        with zipfile.ZipFile(target / f"{path.stem}.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            file.write(path, path.name)
+    subprocess.run([sys.executable, ROOT / "workflow" / "kit.py", target / KIT], check=True)
+
+
+def setup(app):
+    app.connect("html-page-context", change_buttons, priority=502)  # after the theme, which uses 501
+    app.connect("build-finished", write_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
