@@ -42,16 +42,18 @@ def requirements(wheel: str) -> str:
 
 def main(target: str) -> None:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as kit:
+    with tempfile.TemporaryDirectory() as folder:
         wheel = build_wheel(Path(folder))
-        kit.write(wheel, f"dimlib-kit/{wheel.name}")
-        kit.writestr("dimlib-kit/requirements.txt", requirements(wheel.name))
-        for path in (ROOT / "workflow/kit/START.md", ROOT / "workflow/kit/check_setup.ipynb"):
-            kit.write(path, f"dimlib-kit/{path.name}")
-        for path in sorted(ROOT.glob("results/*.csv")):
-            kit.write(path, f"dimlib-kit/results/{path.name}")
-        for path in sorted(ROOT.glob("notebooks/*.ipynb")):
-            kit.writestr(f"dimlib-kit/notebooks/{path.name}", nbformat.writes(student(nbformat.read(path, 4))))
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as kit:
+            kit.write(wheel, f"dimlib-kit/{wheel.name}")
+            kit.writestr("dimlib-kit/requirements.txt", requirements(wheel.name))
+            for path in (ROOT / "workflow/kit/START.md", ROOT / "workflow/kit/check_setup.ipynb"):
+                kit.write(path, f"dimlib-kit/{path.name}")
+            for path in sorted(ROOT.glob("results/*.csv")):
+                kit.write(path, f"dimlib-kit/results/{path.name}")
+            for path in sorted(ROOT.glob("notebooks/*.ipynb")):
+                edition = student(nbformat.read(path, as_version=4))
+                kit.writestr(f"dimlib-kit/notebooks/{path.name}", nbformat.writes(edition))
 
 
 if __name__ == "__main__":
