@@ -42,7 +42,7 @@ def test_solved_copies_get_full_marks_and_unsolved_ones_none(tmp_path):
         hand_in(course, who, nb)
 
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # nbgrader calls alembic
-    for command in (["generate_assignment", CHAPTER], ["autograde", CHAPTER], ["export"]):
+    for command in (["generate_assignment", CHAPTER], ["autograde", CHAPTER, "--Execute.timeout=600"], ["export"]):
         done = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=course, env=os.environ | {"PATH": path},
                               capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
