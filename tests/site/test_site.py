@@ -1,5 +1,6 @@
 """The built book, as a reader meets it: links lead somewhere, pages work without a network."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -177,6 +178,31 @@ def test_formulas_are_rendered(opened):
     assert not unknown, "MathJax does not know a macro on this page"
     raw = [text for text in Page(html).text if re.search(r"\\[(\[]|\\begin\{", text)]
     assert not raw
+
+
+MEASURE = """<pre></pre><script>
+async function measure(page) {
+  const frame = document.createElement("iframe");
+  frame.style = "width: 390px; height: 800px";
+  frame.src = page;
+  document.body.append(frame);
+  await new Promise(done => frame.onload = () => setTimeout(done, 1000));
+  document.querySelector("pre").textContent += frame.contentDocument.documentElement.scrollWidth + " " + page + "\\n";
+  frame.remove();
+}
+(async () => { for (const page of PAGES) await measure(page); })();
+</script>"""
+
+
+@in_a_browser
+def test_no_page_scrolls_sideways_on_a_phone(tmp_path):
+    pages = [page for page in PAGES if page.name != "search.html"]         # which is empty without a question
+    measure = tmp_path / "measure.html"
+    measure.write_text(MEASURE.replace("PAGES", json.dumps([page.as_uri() for page in pages])))
+    html = browse(measure, tmp_path / "profile", "--virtual-time-budget=600000", "--dump-dom").stdout
+    widths = {page: int(width) for width, page in re.findall(r"^(?:.*<pre>)?(\d+) (file:.*)$", html, re.MULTILINE)}
+    assert len(widths) == len(pages)
+    assert not {page: width for page, width in widths.items() if width > 390}
 
 
 @in_a_browser
