@@ -26,7 +26,7 @@ class Estimate:
         plateaus: all plateaus: lowest and highest noise level, and mean dimension. Data can have one at each scale.
         at_most: an upper bound of the dimension at sigma: the mean denoising loss and twice its standard error.
         warnings: reasons to doubt the answer, in words; empty where there are none.
-        draw_error: standard error of the mean from what all points share: the noise, and the networks if there are several.
+        draw_error: standard error of the mean from what all points share: the noise, and the networks if several.
     """
 
     _dimension: NDArray
@@ -96,7 +96,7 @@ class DimensionCurve:
         the data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in
         the data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
         dimension, and half of the points have two populations of singular values. Of the clear levels, or else of those
-        whose loss is near the dimension, or else of all, the answer is from that with the largest median contrast.
+        whose loss is near the dimension, or else of all, the answer is from the one of largest median contrast.
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])

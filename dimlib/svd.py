@@ -52,8 +52,8 @@ def recommended(values: NDArray, n_scores: float) -> NDArray:
 
     Where a value is below e/2, not all directions are normal, and i = d is left out. The dimension is d − i_gap. But
     networks learn curved normal directions last. Until then their values are small, though far above the tangent ones.
-    So the dimension is d − i_ratio if that ratio is more than 3 times the one at i_gap. The 3 is a heuristic: at K = 4d,
-    chance alone makes the largest normal value (1 + √(d/K))/(1 − √(d/K)) = 3 times the smallest.
+    So the dimension is d − i_ratio if that ratio is more than 3 times the one at i_gap. The 3 is a heuristic: at
+    K = 4d, chance alone makes the largest normal value (1 + √(d/K))/(1 − √(d/K)) = 3 times the smallest.
     """
     return _boundary(values, n_scores)[0]
 
@@ -150,7 +150,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         x: points, shape ``(P, *shape)``; d is the number of entries of one point.
         sigma: noise level, in the units of x.
         n_scores: K, at least d + 1; max(4 d, 64) if not given.
-        center: subtract the mean prediction, which comes from curvature and density. False, with "gap", is as published.
+        center: subtract the mean prediction, an effect of curvature and density. False, with "gap", is as published.
         seed: seed of the noise, which is the same for all points.
         batch_size: noisy copies per call of the denoiser; chosen from the memory if not given.
         directions: also compute the singular vectors, d² numbers per point.

@@ -8,8 +8,8 @@ where σ is log-uniform in the model's range. The smallest possible loss is not 
 cannot be predicted: at small σ a perfect denoiser has the loss k, the intrinsic dimension.
 
 At small σ the gradient is mostly noise, because D must keep the data in place with a precision of σ. This noise hides
-what is to be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly to 0 from 0.1 (images:
-0.03) of the largest standard deviation of the data, so that the last steps have the loss above.
+what is to be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly to 0 from 0.1
+(images: 0.03) of the largest standard deviation of the data, so that the last steps have the loss above.
 """
 
 import math
