@@ -57,7 +57,7 @@ class ScoreModel(Saved):
         data_std: standard deviation of the data over all entries, in data units.
         data_mean: mean of the data, a number or a tensor of one point's shape.
         parametrisation: "data", "noise" or "edm".
-        sigma_min, sigma_max: the range of noise levels, in data units. The model accepts only these.
+        sigma_min, sigma_max: the range of noise levels, in data units. Training and calls stay in it.
 
     Raises:
         ValueError: bad arguments; when called, points of another shape than data_mean, or sigma outside the range.
