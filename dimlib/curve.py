@@ -26,7 +26,7 @@ class Estimate:
         plateaus: all plateaus: lowest and highest noise level, and mean dimension. Data can have one at each scale.
         at_most: an upper bound of the dimension at sigma: the mean denoising loss and twice its standard error.
         warnings: reasons to doubt the answer, in words; empty where there are none.
-        draw_error: standard error of the mean from what all points share: the noise, and several networks if there are.
+        draw_error: standard error of the mean from what all points share: the noise, and the networks if several.
     """
 
     _dimension: NDArray
@@ -92,11 +92,11 @@ class DimensionCurve:
         """The answer on the plateau at the smallest noise levels, since larger noise hides what is thin or bent.
 
         A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
-        average over the points. Where there is another one, a plateau at 0 is set aside (noise much larger than the
-        data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in the
-        data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
-        dimension, and half of the points have two populations of singular values. The answer is from a clear level, or
-        from one whose loss is near the dimension; of several, from the level with the largest median contrast.
+        average over the points. Three kinds are set aside if there is another plateau: one at 0 (noise much larger than
+        the data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in
+        the data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
+        dimension, and half of the points have two populations of singular values. Of the clear levels, or else of those
+        whose loss is near the dimension, or else of all, the answer is from the one of largest median contrast.
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])

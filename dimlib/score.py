@@ -49,15 +49,15 @@ class ScoreModel(Saved):
     "edm"     D = m + s (y/(1 + r²) + r/√(1 + r²) F(y/√(1 + r²)))              (Karras et al. 2022)
     ========  ====================================================================================
 
-    F also gets log(σ/σ_max). So units and origin of x change nothing. For small σ, what "data" lets the network learn
-    is as smooth as the data's manifold; for the others the slope of F across it is 1/r, which is hard to learn.
+    F also gets log(σ/σ_max). So units and origin of x change nothing. For small σ, the F of "data" is as smooth as
+    the data's manifold. The F of the other two has the slope 1/r across the manifold, which is hard to learn.
 
     Args:
         net: a network, such as ``dimlib.networks.MLP``.
         data_std: standard deviation of the data over all entries, in data units.
         data_mean: mean of the data, a number or a tensor of one point's shape.
         parametrisation: "data", "noise" or "edm".
-        sigma_min, sigma_max: the range of noise levels, in data units: it is trained on, and accepts, no others.
+        sigma_min, sigma_max: the range of noise levels, in data units. Training and calls stay in it.
 
     Raises:
         ValueError: bad arguments; when called, points of another shape than data_mean, or sigma outside the range.

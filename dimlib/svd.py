@@ -1,9 +1,9 @@
 """The SVD estimator: many scores around a point, their singular values, a dimension.
 
 Make K noisy copies x_i = x_0 + σ ε_i of a data point x_0, and predict their noise, ε̂(x_i, σ) = −σ s(x_i, σ). For small
-σ it lies in the normal space of the data's manifold (Stanczuk et al. 2024, Theorem 5.1). So its covariance has about
-d − k eigenvalues near 1 and k near 0. Their square roots are the singular values of the score matrix in **ε units**
-(multiplied by √K/σ they are the paper's), and a rule counts the small ones.
+σ this prediction lies in the normal space of the data's manifold (Stanczuk et al. 2024, Theorem 5.1). So its covariance
+has about d − k eigenvalues near 1 and k near 0. Their square roots are the singular values of the score matrix in
+**ε units** (multiplied by √K/σ they are the paper's). A rule counts the small ones.
 """
 
 from dataclasses import dataclass, replace
@@ -27,22 +27,22 @@ CONTRAST = 3.0     # a heuristic: at K = 4d the largest value of perfect normal 
 
 # A rule maps singular values (P, d), descending, in ε units, and the number K of scores to dimensions (P,).
 def gap(values: NDArray, n_scores: float) -> NDArray:
-    """k = d − argmax_i (s_i − s_{i+1}): Algorithm 1 of the paper. Never answers 0 or d."""
+    """k = d − argmax_i (s_i − s_{i+1}): Algorithm 1 of the paper. It never answers 0 or d."""
     return values.shape[1] - 1 - (values[:, :-1] - values[:, 1:]).argmax(1)
 
 
 def ratio(values: NDArray, n_scores: float) -> NDArray:
-    """k = d − argmax_i (s_i / s_{i+1}): the largest gap of the logarithms. Never answers 0 or d."""
+    """k = d − argmax_i (s_i / s_{i+1}): the largest gap of the logarithms. It never answers 0 or d."""
     return gap(np.log(values.clip(min=1e-12)), n_scores)
 
 
 def cut(values: NDArray, n_scores: float) -> NDArray:
-    """k = #{i : s_i < ½ (1 − √(d/K))}: values below half the Marchenko–Pastur edge. Answers anything from 0 to d."""
+    """k = #{i : s_i < ½ (1 − √(d/K))}: values below half the Marchenko–Pastur edge. It can answer 0 to d."""
     return (values < _lower_edge(values, n_scores) / 2).sum(1)
 
 
 def recommended(values: NDArray, n_scores: float) -> NDArray:
-    """The largest gap, or the largest ratio where that is much clearer. Answers anything from 0 to d.
+    """The largest gap, or the largest ratio where that is much clearer. It can answer anything from 0 to d.
 
     A normal direction that is learned perfectly has a value above the edge e = 1 − √(d/K) (Marchenko & Pastur 1967),
     so differences above e mean nothing. Tangent directions longer than ten noise levels have values below τ = 0.01, so
@@ -52,8 +52,8 @@ def recommended(values: NDArray, n_scores: float) -> NDArray:
 
     Where a value is below e/2, not all directions are normal, and i = d is left out. The dimension is d − i_gap. But
     networks learn curved normal directions last. Until then their values are small, though far above the tangent ones.
-    So it is d − i_ratio where that ratio is more than 3 times the one at i_gap. The 3 is a heuristic: at K = 4d, chance
-    alone makes the largest normal value (1 + √(d/K))/(1 − √(d/K)) = 3 times the smallest.
+    So the dimension is d − i_ratio if that ratio is more than 3 times the one at i_gap. The 3 is a heuristic: at
+    K = 4d, chance alone makes the largest normal value (1 + √(d/K))/(1 − √(d/K)) = 3 times the smallest.
     """
     return _boundary(values, n_scores)[0]
 
@@ -90,7 +90,7 @@ class Spectrum:
         center: whether the mean prediction was subtracted.
         n_scores: number K of random scores, which spread the values over 1 ± √(d/K); infinite for noise along a frame.
         directions: None, or shape (P, d, d): the unit vector of each value; the last k span the tangent space.
-        without: the values without each quarter of the copies, four arrays (P, d), where asked for.
+        without: the values without each quarter of the copies, four arrays (P, d), if asked for.
     """
 
     values: NDArray
@@ -149,10 +149,10 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         denoiser: a denoiser (``dimlib.score``).
         x: points, shape ``(P, *shape)``; d is the number of entries of one point.
         sigma: noise level, in the units of x.
-        n_scores: K, at least d + 1; max(4 d, 64) where not given.
-        center: subtract the mean prediction, due to curvature and density. False, with "gap", is as published.
+        n_scores: K, at least d + 1; max(4 d, 64) if not given.
+        center: subtract the mean prediction, an effect of curvature and density. False, with "gap", is as published.
         seed: seed of the noise, which is the same for all points.
-        batch_size: noisy copies per call of the denoiser; chosen from the memory where not given.
+        batch_size: noisy copies per call of the denoiser; chosen from the memory if not given.
         directions: also compute the singular vectors, d² numbers per point.
         without: also compute the values without each quarter of the copies, for `Spectrum.draw_error`.
         noise: "gaussian", or "frame" for 2 d noises ±√d q_i along a random orthonormal frame q_1, …, q_d (and without

@@ -7,9 +7,9 @@ The loss is the squared error of the predicted noise, in ε units, summed over c
 where σ is log-uniform in the model's range. The smallest possible loss is not zero, because noise along the manifold
 cannot be predicted: at small σ a perfect denoiser has the loss k, the intrinsic dimension.
 
-At small σ the gradient is mostly noise: the data must stay where they are, to a precision of σ. This hides what is to
-be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly to 0 from 0.1 (images: 0.03) of
-the largest standard deviation of the data, so that the last steps have the loss above.
+At small σ the gradient is mostly noise, because D must keep the data in place with a precision of σ. This noise hides
+what is to be learned at larger σ. So each term has the weight σ²/(σ² + c²). Here c falls linearly to 0 from 0.1
+(images: 0.03) of the largest standard deviation of the data, so that the last steps have the loss above.
 """
 
 import math
@@ -38,7 +38,7 @@ WARMUP = 100  # steps
 @dataclass(frozen=True)
 class Progress:
     """One training step: its number, from 0; the loss of its batch, and its excess over the exact denoiser's (nan
-    without one), in ε units; its learning rate; seconds of training so far, without those between steps."""
+    without one), in ε units; its learning rate; seconds of training so far, without the time between steps."""
 
     step: int
     loss: float
@@ -60,7 +60,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     """Train the model on data x, one step for each `Progress` that is taken from the returned iterator.
 
     Nothing is trained until the iterator is used; a loop that stops early stops the training. The model can be used at
-    any time: its weights are an average of those that are optimised (``dimlib.machine.descent``), which are a copy.
+    any time: it has the average of the optimised weights, which are kept in a copy (``dimlib.machine.descent``).
     The learning rate rises linearly for 100 steps, or a quarter of all, and falls to zero along a cosine.
 
     Batches and noise depend on (seed, step) only. So a run that continues from a checkpoint equals one that was never

@@ -2,9 +2,9 @@
 
     DiffusionDimension().fit(X).dimension_
 
-It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts. All data get
-the same recipe, in a frame of their own: centred, and in units of the largest standard deviation that they have in any
-direction. So their origin and their units change nothing.
+It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts: the reasons
+not to trust it. All data are treated in the same way. They are centred, and divided by the largest standard deviation
+that they have in any direction. So their origin and their units change nothing.
 """
 
 import math
@@ -53,22 +53,22 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     X has the shape (N, d), or (N, channels, size, size) for square images, which get a network for images. All other
     shapes are taken as rows of numbers. A denoiser is trained on X without a tenth of the rows. At those rows the
-    dimension is computed for several noise levels, and the answer is that on the plateau (Stanczuk et al., ICML 2024,
-    with changes of this library). A fit that may take more than ten minutes says so before it starts, by a warning.
+    dimension is computed for several noise levels. The answer is the dimension on the plateau (Stanczuk et al., ICML
+    2024, with changes of this library). If a fit may take more than ten minutes, a warning comes before it starts.
 
     Args:
         denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X, in float32. Nothing is
             trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
-        sigmas: noise levels, at least two, in the units of X. Where not given, eight are chosen. The largest is half of
+        sigmas: noise levels, at least two, in the units of X. If not given, eight are chosen. The largest is half of
             the largest standard deviation of X in any direction. The smallest is a quarter of the distance between
-            neighbours or, for vectors, an eighth of the smallest standard deviation in any direction, if that is less:
-            so at least two levels are small for the thinnest direction.
-        max_steps: budget of training steps. The training ends earlier where the held-out loss has stopped falling.
+            neighbours or, for vectors, an eighth of the smallest standard deviation in any direction, if that is less.
+            So at least two levels are small for the thinnest direction.
+        max_steps: budget of training steps. The training ends earlier if the held-out loss has stopped falling.
         n_networks: number of networks, which differ in their seeds. The denoiser is the mean of theirs, and the
             standard error contains how much their dimensions differ.
         width: width of the network for vectors.
-        batch_size: rows per step, at most all; 500, or 32 images, where not given.
-        n_points: number of rows at which the dimension is computed; at most the held-out rows, and 100 where not given.
+        batch_size: rows per step, at most all; 500, or 32 images, if not given.
+        n_points: number of rows at which the dimension is computed; at most the held-out rows, and 100 if not given.
         random_state: seed of everything random. It is a number by default, so that a fit can be repeated.
         device: "auto", or the name of a torch device, on which a given denoiser must be.
         verbose: show progress bars and the result.
@@ -79,7 +79,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         curve_: the `DimensionCurve`.
         sigma_: the noise level of the answer, and of ``predict``.
         denoiser_: the trained, or the given, denoiser.
-        learned_: how the training ended, a `Learned`; not where a denoiser was given.
+        learned_: how the training ended, a `Learned`; not if a denoiser was given.
         dimension_pw_: the dimension at each row of X, shape (N,), after ``fit_transform_pw`` only.
         n_features_in_: number of columns.
 
