@@ -71,8 +71,8 @@ class Descent:
 class Muon(Optimizer):
     """Muon (Jordan 2024): momentum, whose singular values are all replaced by about 1, with Adam's size of a step.
 
-    It computes what ``torch.optim.Muon(params, lr, weight_decay=0, adjust_lr_fn="match_rms_adamw")`` does. But PyTorch's
-    always works in bfloat16. Many processors have no instructions for it: on one with AVX2, a product of 192 × 192
+    It computes what ``torch.optim.Muon(params, lr, weight_decay=0, adjust_lr_fn="match_rms_adamw")`` does. But that
+    one always works in bfloat16. Many processors have no instructions for it: on one with AVX2, a product of 192 × 192
     matrices took 27 times as long as in float32. So bfloat16 is used on GPUs only.
 
     Args:
