@@ -181,3 +181,7 @@ def test_the_afternoon_is_marked_and_takes_four_hours_at_most():
     paragraph = re.search(r"^\*\*In an afternoon\*\*.*?\n\n", intro, re.MULTILINE | re.DOTALL)[0]
     assert re.findall(r"\.\./(notebooks/\w+)\.ipynb", paragraph) == chapters
     assert f"{minutes} minutes" in paragraph and f"afternoon: {minutes} minutes" in TEACHING
+
+
+def test_a_chapter_ends_with_where_to_go_next(nb):
+    assert re.search(r"\n\n\*Where next\*: [^\n]*\[[^\n]*\]\([^\n]*\)[^\n]*$", nb.cells[-1].source)
