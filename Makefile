@@ -17,7 +17,7 @@ help:
 	@echo "make test-slow   thousands of random inputs; nbgrader; the workshop kit in an empty environment; the workflow through"
 	@echo "                 a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make audit       known faults of the pinned packages"
-	@echo "make bench       how fast the library is on this machine, as ratios: ten minutes, into results/speed.csv"
+	@echo "make bench       how fast the library is on this machine, as ratios: a quarter of an hour, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
 	@echo "make slides      build the slides of the 90-minute lecture into _build/slides"
 	@echo "make notebooks   run the notebooks again and store their outputs"

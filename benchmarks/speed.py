@@ -3,7 +3,7 @@
 
 Each row has two times in seconds and their ratio. For spectra and training they are medians of three or five repetitions
 in turn; a readout is the median of three, beside one spectrum; fits are timed once. Everything runs with one thread. It
-takes about ten minutes on one CPU core.
+takes about a quarter of an hour on one CPU core.
 """
 
 import csv
@@ -14,6 +14,7 @@ import warnings
 from functools import partial
 from statistics import median
 
+import numpy as np
 import skdim
 import torch
 
@@ -23,7 +24,7 @@ from dimlib.book.records import provenance
 from dimlib.compare.readouts import denoising_loss, flipd, lhsd, tangent_sketch
 from dimlib.data import exact
 from dimlib.data.manifolds import Sphere
-from dimlib.machine.descent import Descent
+from dimlib.machine.descent import Descent, Muon
 from dimlib.networks import MLP
 from dimlib.sampler import copies_in_blocks
 from dimlib.score import noise_prediction
@@ -116,6 +117,15 @@ def loops():
 
     yield "training steps, against a bare loop", f"MLP, d = 100, {steps} steps of 500", *compare(training, loop, 3)
 
+    def optimiser(kind, **options):
+        weights = [torch.randn(192, 192) for _ in range(6)]
+        for w in weights:
+            w.grad = torch.randn(192, 192)
+        return kind(weights, lr=1e-3, **options).step
+
+    yield ("a step of Muon in float32, against PyTorch's in bfloat16", "six matrices of 192 × 192",
+           *compare(optimiser(Muon), optimiser(torch.optim.Muon, adjust_lr_fn="match_rms_adamw", weight_decay=0)))
+
 
 def readouts():
     """Each readout of an exact denoiser, against `spectrum`; the error is in the setting."""
@@ -131,6 +141,32 @@ def readouts():
             yield (f"{name}, against spectrum",
                    f"10-sphere, d = {d}, {found.n_evaluations:.0f} evaluations, error {error:+.1f}",
                    median(seconds(lambda: ask(perfect, x, SIGMA)) for _ in range(3)), reference)
+
+
+def growth():
+    """Exponents instead of seconds, fitted to four sizes, against those of the theory."""
+    def count(x, n_scores=None):
+        return dimlib.spectrum(lambda y, s: 0.5 * y, x, SIGMA, n_scores)
+
+    def sketch(k):
+        sphere = Sphere(k, 1024)
+        return partial(tangent_sketch, exact.denoiser(sphere), sphere.sample(1, seed=1).double(), SIGMA)
+
+    for what, setting, sizes, work, theory in (
+            ("spectrum in K", "d = 512, K = 2048 to 16 384", (2048, 4096, 8192, 16384),
+             lambda n: partial(count, torch.randn(1, 512), n), 1),
+            ("spectrum in the number of points", "d = 256, 4 to 32 points", (4, 8, 16, 32),
+             lambda n: partial(count, torch.randn(n, 256)), 1),
+            ("spectrum in d", "K = 4 d, d = 256 to 2048", (256, 512, 1024, 2048),
+             lambda d: partial(count, torch.randn(1, d)), 3),
+            ("the tangent sketch in k", "d = 1024, spheres with k = 16 to 128", (16, 32, 64, 128), sketch, 1)):
+        times = []
+        for size in sizes:
+            run = work(size)
+            run()
+            times.append(median(seconds(run) for _ in range(3)))
+        yield (f"exponent of the time of {what}, against the theory", setting,
+               np.polyfit(np.log(sizes), np.log(times), 1)[0], theory)
 
 
 def methods():
@@ -164,7 +200,7 @@ def main(output: str) -> None:
     with open(output, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["what", "setting", "ours", "other", "other/ours", "processor", "commit"])
-        for part in (decomposition, accumulation, loops, readouts, memory, methods):
+        for part in (decomposition, accumulation, loops, readouts, memory, growth, methods):
             for what, setting, ours, other in part():
                 row = [what, setting, f"{ours:.3g}", f"{other:.3g}", f"{other / ours:.3g}"]
                 print(*row, sep=" | ", flush=True)
