@@ -26,7 +26,7 @@ class Estimate:
         plateaus: all plateaus: lowest and highest noise level, and mean dimension. Data can have one at each scale.
         at_most: an upper bound of the dimension at sigma: the mean denoising loss and twice its standard error.
         warnings: reasons to doubt the answer, in words; empty where there are none.
-        draw_error: standard error of the mean from what all points share: the noise, and the networks if several.
+        draw_error: standard error of the mean from what all points share: the noise, and several networks if used.
     """
 
     _dimension: NDArray

@@ -85,10 +85,10 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self):  # type: ignore[override]  # no closure
-        for p in self.param_groups[0]["params"]:
-            if "momentum" not in self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-            momentum = self.state[p]["momentum"].lerp_(p.grad, 1 - MOMENTUM)
+        for p in self.param_groups[0]["params"]:                           # the state has the name that PyTorch gives it
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            momentum = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - MOMENTUM)
             direction = _orthogonal(p.grad.lerp(momentum, MOMENTUM))
             p.add_(direction, alpha=-self.param_groups[0]["lr"] * SIZE_OF_ADAM * max(p.shape)**0.5)
 
