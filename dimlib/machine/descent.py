@@ -85,7 +85,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self):  # type: ignore[override]  # no closure
-        for p in self.param_groups[0]["params"]:                           # the state has the name that PyTorch gives it
+        for p in self.param_groups[0]["params"]:                           # its state is named as PyTorch's
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             momentum = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - MOMENTUM)
