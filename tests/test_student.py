@@ -15,9 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
-CHECKED = list(NOTEBOOKS)[:5]  # the chapters whose exercises a program checks
 script = runpy.run_path(str(ROOT / "workflow" / "student.py"))
-student, tagged = script["student"], script["tagged"]
+student, lecturer, tagged = script["student"], script["lecturer"], script["tagged"]
 
 EXERCISES = [pytest.param(name, answer, check, id=answer.id)
              for name, nb in NOTEBOOKS.items() for answer, check in pairwise(nb.cells) if tagged(answer, "solution")]
@@ -60,7 +59,21 @@ def test_the_student_edition_is_the_chapter_without_the_solutions(name):
     nbformat.validate(edition)
 
 
-@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_lecturer_has_a_solution_of_each_exercise(name):
+    text = text_of(lecturer(NOTEBOOKS[name]))
+    exercises = re.findall(r"\{exercise\}\n:label: (\S+)", text)
+    assert exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text)
+
+
+def test_each_solution_for_lecturers_belongs_to_an_exercise_without_one():
+    book = "\n".join(map(text_of, NOTEBOOKS.values()))
+    for path in script["ONLY_FOR_LECTURERS"].glob("*"):
+        assert f"{{exercise}}\n:label: {path.stem}\n" in book
+        assert f"{{solution}} {path.stem}\n" not in book
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_chapter_has_four_exercises_and_two_of_them_are_checked(name):
     text = text_of(NOTEBOOKS[name])
     assert len(re.findall(r"\{exercise\}\n:label: nb", text)) >= 4

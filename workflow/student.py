@@ -3,7 +3,8 @@
     python workflow/student.py FOLDER
 
 FOLDER/student    one notebook a chapter, for the students: no solutions, no outputs
-FOLDER/lecturer   notebooks/ with all solutions, and source/ for nbgrader, which marks what the students hand in
+FOLDER/lecturer   notebooks/ with all solutions, also those in workflow/lecturer/ that the book does not have, and
+                  source/ for nbgrader, which marks what the students hand in
 
 In a chapter the solution of an exercise is a directive `{solution}`, or all that is between `{solution-start}` and
 `{solution-end}`. Two cells between these can have a tag:
@@ -21,6 +22,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+ONLY_FOR_LECTURERS = Path(__file__).parent / "lecturer"  # one solution a file, LABEL.md
+EXERCISE = re.compile(r"^(`{3,}|:{3,})\{exercise\}\n:label: (\S+)\n.*?^\1$", re.MULTILINE | re.DOTALL)
 CLOSED = re.compile(r"^(`{3,}|:{3,})\{solution\}.*?^\1$\n*", re.MULTILINE | re.DOTALL)
 GATE = re.compile(r"^`{3,}\{solution-(?:start\} *(\S+)|end\})\n.*?^`{3,}$\n*", re.MULTILINE | re.DOTALL)
 ANSWER = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
@@ -72,6 +75,21 @@ def student(nb: NotebookNode) -> NotebookNode:
     return nbformat.from_dict({**nb, "cells": cells})
 
 
+def lecturer(nb: NotebookNode) -> NotebookNode:
+    """A chapter with the solutions that the book does not have."""
+    def solved(exercise: re.Match) -> str:
+        path = ONLY_FOR_LECTURERS / f"{exercise[2]}.md"
+        if not path.exists():
+            return exercise[0]
+        return f"{exercise[0]}\n\n:::{{solution}} {exercise[2]}\n:class: dropdown\n{path.read_text().strip()}\n:::"
+
+    cells = [nbformat.from_dict(cell) for cell in nb.cells]
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = EXERCISE.sub(solved, cell.source)
+    return nbformat.from_dict({**nb, "cells": cells})
+
+
 def write(nb: NotebookNode, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, path)
@@ -82,7 +100,7 @@ def main(folder: str) -> None:
         nb = nbformat.read(path, as_version=4)
         edition = student(nb)
         write(edition, Path(folder, "student", path.name))
-        write(nb, Path(folder, "lecturer", "notebooks", path.name))
+        write(lecturer(nb), Path(folder, "lecturer", "notebooks", path.name))
         if any(tagged(cell, "check") for cell in nb.cells):
             write(edition, Path(folder, "lecturer", "source", path.stem, path.name))
 

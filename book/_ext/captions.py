@@ -1,9 +1,11 @@
 """Figures of notebooks get a number, a caption and an alternative text.
 
 In a notebook a picture is the output of a cell, and the next paragraph says "*What to see: …*". In the book that
-paragraph becomes the caption of a figure, which Sphinx numbers, and the alternative text of its pictures.
+paragraph becomes the caption of a figure, which Sphinx numbers, and the alternative text of its pictures. The label of
+the figure is `fig-` and the id of the cell, so the text can refer to it: {numref}`fig-03-spectrum`.
 """
 
+import nbformat
 from docutils import nodes
 
 START = "What to see"
@@ -11,7 +13,7 @@ START = "What to see"
 
 def make_figures(app, doctree):
     """Put each paragraph that starts with START, and the output before it, into a figure."""
-    number = 0
+    labels = app.env.get_domain("std").labels
     for paragraph in list(doctree.findall(nodes.paragraph)):
         first = paragraph.next_node()
         if not (isinstance(first, nodes.emphasis) and first.astext().startswith(START)):
@@ -21,15 +23,21 @@ def make_figures(app, doctree):
         outputs = [output for output in cell.findall(nodes.container) if _is_a_picture(output)] if cell else []
         if not outputs:                                                    # a table
             continue
-        number += 1
         picture = outputs[-1]
         caption = nodes.caption("", "", *_without_start(paragraph))
         for image in picture.findall(nodes.image):
             image["alt"] = caption.astext()
-        figure = nodes.figure("", ids=[f"figure-{number}"], classes=["from-cell"])
+        label = f"fig-{_cell_id(app.env, cell)}"
+        labels[label] = app.env.docname, label, caption.astext()
+        figure = nodes.figure("", ids=[label], classes=["from-cell"])
         picture.replace_self(figure)
         figure += [picture, caption]
         paragraph.parent.remove(paragraph)
+
+
+def _cell_id(env, cell):
+    notebook = nbformat.read(env.doc2path(env.docname), as_version=4)
+    return notebook.cells[cell["cell_index"]].id
 
 
 def _is_a_picture(output):

@@ -34,10 +34,10 @@ MARKERS = {"recommended": "o", "gap": "s", "ratio": "^", "cut": "v"}
 def use_style() -> None:
     """Set the book's matplotlib style for this session."""
     plt.rcParams.update({
-        "figure.figsize": (6.4, 3.6), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
-        "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+        "figure.figsize": (6.4, 4), "figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True,
+        "font.size": 12.5, "axes.titlesize": 12.5, "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "lines.linewidth": 1.6, "lines.markersize": 4,
-        "legend.frameon": False, "legend.fontsize": 9,
+        "legend.frameon": False, "legend.fontsize": 11,
         "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"])})
 
 
