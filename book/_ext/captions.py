@@ -29,7 +29,7 @@ def make_figures(app, doctree):
             image["alt"] = caption.astext()
         label = f"fig-{_cell_id(app.env, cell)}"
         labels[label] = app.env.docname, label, caption.astext()
-        figure = nodes.figure("", ids=[label], classes=["from-cell"])
+        figure = doctree.ids[label] = nodes.figure("", ids=[label], classes=["from-cell"])
         picture.replace_self(figure)
         figure += [picture, caption]
         paragraph.parent.remove(paragraph)
