@@ -1,6 +1,6 @@
 """Show a picture that is stored with a cell of a notebook:
 
-    ```{cell-figure} 01_manifolds_and_noise 1bdde6c5
+    ```{cell-figure} 01_manifolds_and_noise 01-arrows
     What the picture shows, for those who cannot see it.
     ```
 """
