@@ -1,6 +1,8 @@
 """The committed notebooks: run top to bottom, clean, small, and part of the book."""
 
+import base64
 import re
+import struct
 from pathlib import Path
 
 import nbformat
@@ -116,6 +118,25 @@ def test_the_exceptions_are_notebooks_of_the_book():
 
 
 COMMAND = re.compile(r"(papermill|run_notebook\.py) (notebooks/\w+)\.ipynb ((?:.|\\\n)*?)(?:`|\n|$)")
+
+
+def figures(nb):
+    """The ids of the cells whose picture is a figure of the book."""
+    return [cell.id for cell, below in zip(nb.cells, nb.cells[1:], strict=False)
+            if cell.cell_type == "code" and below.source.startswith("*What to see") and "image/png" in str(cell.outputs)]
+
+
+def test_the_text_refers_to_each_figure_by_its_number(path, nb):
+    text = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    for cell_id in figures(nb):
+        assert cell_id.startswith(path.stem[:2]) and f"{{numref}}`fig-{cell_id}`" in text, cell_id
+
+
+def test_the_pictures_can_be_read_on_a_phone(nb):
+    for output in outputs(nb):
+        if png := output.get("data", {}).get("image/png"):
+            width, _ = struct.unpack(">II", base64.b64decode(png)[16:24])
+            assert width <= 740  # pixels: half the size on a phone
 
 
 def shown_commands():
