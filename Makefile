@@ -9,7 +9,7 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce quick test test-slow audit bench book slides notebooks student kit dist
+.PHONY: help reproduce quick test test-slow audit bench book pdf slides notebooks student kit dist
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
@@ -19,6 +19,7 @@ help:
 	@echo "make audit       known faults of the pinned packages"
 	@echo "make bench       how fast the library is on this machine, as ratios: a quarter of an hour, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
+	@echo "make pdf         the whole book as one PDF, _build/dimlib.pdf, which Chromium prints (Debian: chromium)"
 	@echo "make slides      build the slides of the 90-minute lecture into _build/slides"
 	@echo "make notebooks   run the notebooks again and store their outputs"
 	@echo "make student     the notebooks without solutions into _build/student, with them into _build/lecturer"
@@ -63,6 +64,9 @@ bench: .venv/.installed
 book: .venv/.installed
 	rm -rf _build
 	$(BIN)/jupyter-book build . -n -W --keep-going
+
+pdf: book
+	$(BIN)/python workflow/pdf.py _build/dimlib.pdf
 
 slides: .venv/.installed
 	rm -rf _build/slides

@@ -2,8 +2,7 @@
 
 import json
 import re
-import shutil
-import subprocess
+import runpy
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,10 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-SITE = Path(__file__).parents[2] / "_build" / "html"
+script = runpy.run_path(str(Path(__file__).parents[2] / "workflow" / "pdf.py"))
+SITE, BROWSER, browse = script["SITE"], script["BROWSER"], script["browse"]
 PAGES = sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
 WRITTEN = [path for path in PAGES if path.parent in (SITE / "book", SITE / "notebooks")]
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 GREETING = re.compile(r'"\[(PST|togglebutton)\]: ')  # what the theme's own scripts always say
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(SITE)))
@@ -132,34 +131,10 @@ in_a_browser = pytest.mark.skipif(
     BROWSER is None, reason="this machine has no Chromium to open the pages in; Debian: apt-get install chromium")
 
 
-def browse(page, profile, *what):
-    """Open a page in a browser without a network, and do something with it."""
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--allow-file-access-from-files",
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=20000",
-        "--enable-logging=stderr",
-        *what,
-        page.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-
-
 @pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(SITE)), scope="module")
-def opened(request, tmp_path_factory):
+def opened(request):
     """A page after its scripts ran in a browser, and the browser's complaints."""
-    done = browse(request.param, tmp_path_factory.mktemp("profile"), "--dump-dom")
+    done = browse(request.param, "--dump-dom")
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     return done.stdout, console
 
@@ -199,16 +174,7 @@ def test_no_page_scrolls_sideways_on_a_phone(tmp_path):
     pages = [page for page in PAGES if page.name != "search.html"]         # which is empty without a question
     measure = tmp_path / "measure.html"
     measure.write_text(MEASURE.replace("PAGES", json.dumps([page.as_uri() for page in pages])))
-    html = browse(measure, tmp_path / "profile", "--virtual-time-budget=600000", "--dump-dom").stdout
+    html = browse(measure, "--virtual-time-budget=600000", "--dump-dom").stdout
     widths = {page: int(width) for width, page in re.findall(r"^(?:.*<pre>)?(\d+) (file:.*)$", html, re.MULTILINE)}
     assert len(widths) == len(pages)
     assert not {page: width for page, width in widths.items() if width > 390}
-
-
-@in_a_browser
-@pytest.mark.skipif(not shutil.which("pdftotext"), reason="this machine has no pdftotext; Debian: poppler-utils")
-def test_in_print_proofs_and_solutions_are_open(tmp_path):
-    browse(SITE / "notebooks" / "02_the_theorem.html", tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
-    text = subprocess.run(["pdftotext", tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True).stdout
-    assert "Step 1: the score is a posterior mean" in text
-    assert "The new σ is a quarter of the" in text
