@@ -5,6 +5,8 @@ paragraph becomes the caption of a figure, which Sphinx numbers, and the alterna
 the figure is `fig-` and the id of the cell, so the text can refer to it: {numref}`fig-03-spectrum`.
 """
 
+from functools import lru_cache
+
 import nbformat
 from docutils import nodes
 
@@ -27,7 +29,7 @@ def make_figures(app, doctree):
         caption = nodes.caption("", "", *_without_start(paragraph))
         for image in picture.findall(nodes.image):
             image["alt"] = caption.astext()
-        label = f"fig-{_cell_id(app.env, cell)}"
+        label = f"fig-{_cell_ids(app.env.doc2path(app.env.docname))[cell['cell_index']]}"
         labels[label] = app.env.docname, label, caption.astext()
         figure = doctree.ids[label] = nodes.figure("", ids=[label], classes=["from-cell"])
         picture.replace_self(figure)
@@ -35,9 +37,9 @@ def make_figures(app, doctree):
         paragraph.parent.remove(paragraph)
 
 
-def _cell_id(env, cell):
-    notebook = nbformat.read(env.doc2path(env.docname), as_version=4)
-    return notebook.cells[cell["cell_index"]].id
+@lru_cache(maxsize=1)  # of one notebook after the other
+def _cell_ids(notebook):
+    return [cell.id for cell in nbformat.read(notebook, as_version=4).cells]
 
 
 def _is_a_picture(output):
