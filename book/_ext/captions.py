@@ -2,7 +2,7 @@
 
 In a notebook a picture is the output of a cell, and the next paragraph says "*What to see: …*". In the book that
 paragraph becomes the caption of a figure, which Sphinx numbers, and the alternative text of its pictures. The label of
-the figure is `fig-` and the id of the cell, so the text can refer to it: {numref}`fig-03-spectrum`.
+the figure is `fig-` and the id of the cell, so the text can refer to it: {numref}`fig-03-singular-values`.
 """
 
 from functools import lru_cache
