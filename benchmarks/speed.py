@@ -1,9 +1,9 @@
 # ruff: noqa: B023 (functions are called in the loop that makes them)
 """How fast the library is, as ratios on one machine in one run: python benchmarks/speed.py OUTPUT.CSV
 
-Each row has two times in seconds and their ratio. For spectra and training they are medians of three or five repetitions
-in turn; a readout is the median of three, beside one spectrum; fits are timed once. Everything runs with one thread. It
-takes about a quarter of an hour on one CPU core.
+Each row has two times in seconds and their ratio. For spectra and training they are medians of three or five
+repetitions in turn; a readout is the median of three, beside one spectrum; fits are timed once. Everything runs with
+one thread. It takes about a quarter of an hour on one CPU core.
 """
 
 import csv

@@ -3,6 +3,7 @@
 import base64
 import re
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -122,8 +123,8 @@ COMMAND = re.compile(r"(papermill|run_notebook\.py) (notebooks/\w+)\.ipynb ((?:.
 
 def figures(nb):
     """The ids of the cells whose picture is a figure of the book."""
-    return [cell.id for cell, below in zip(nb.cells, nb.cells[1:], strict=False)
-            if cell.cell_type == "code" and below.source.startswith("*What to see") and "image/png" in str(cell.outputs)]
+    return [cell.id for cell, below in pairwise(nb.cells)
+            if below.source.startswith("*What to see") and "image/png" in str(cell.get("outputs"))]
 
 
 def test_the_text_refers_to_each_figure_by_its_number(path, nb):
