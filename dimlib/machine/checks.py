@@ -65,7 +65,7 @@ def check_values(x: Tensor) -> None:
 def check_direction(direction: Tensor, x: Tensor) -> None:
     """``ValueError`` unless the direction is a finite vector other than 0, of the shape of the point x."""
     if not isinstance(direction, Tensor) or x.shape != direction.shape or not 0 < direction.norm() < math.inf:
-        raise ValueError(f"direction must be a finite vector other than 0, of the shape of x, {tuple(x.shape)}, got "
+        raise ValueError(f"direction must be a vector other than 0, finite, of the shape of x, {tuple(x.shape)}, got "
                          f"{tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__}")
 
 
