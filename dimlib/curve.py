@@ -1,5 +1,6 @@
 """The dimension against the noise level, and the answer: the dimension on a plateau, with its doubts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .machine.doubts import about_the_answer, about_the_plateau, largest_excess
+from .machine.doubts import about_the_answer, about_the_plateau, contradicts, largest_excess
 from .score import Denoiser
 from .svd import CONTRAST, Spectrum, spectrum
 
@@ -88,15 +89,16 @@ class DimensionCurve:
         """Standard error of the mean at each noise level, as in `Estimate`, shape (S,)."""
         return np.hypot(_over_points(self.dimension(rule)), [s.draw_error(rule) for s in self.spectra])
 
-    def estimate(self, rule: str = "recommended") -> Estimate:
+    def estimate(self, rule: str = "recommended", neighbours: float = math.nan) -> Estimate:
         """The answer on the plateau at the smallest noise levels, since larger noise hides what is thin or bent.
 
         A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
-        average over the points. Three kinds are set aside if there is another plateau: one at 0 (noise much larger than
-        the data, or much smaller than the distances between the points), one at d that is shorter in log σ (noise in
-        the data fills the space), and one without a clear level. A level is clear if its denoising loss is near the
-        dimension, and half of the points have two populations of singular values. Of the clear levels, or else of those
-        whose loss is near the dimension, or else of all, the answer is from the one of largest median contrast.
+        average over the points. Four kinds are set aside if there is another plateau: one at 0 (noise much larger than
+        the data, or much smaller than the distances between the points), one at d that is not longer in log σ (noise in
+        the data fills the space), one that contradicts the dimension ``neighbours`` of the distances between neighbours
+        (`dimlib.machine.doubts.contradicts`), and one without a clear level. A level is clear if its denoising loss is
+        near the dimension, and half of the points have two populations of singular values. Of the clear levels, or else
+        of those whose loss is near the dimension, or else of all, the answer is from the one of largest median contrast.
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])
@@ -106,9 +108,10 @@ class DimensionCurve:
         clear = near & (weak <= 0.5)
         runs = [(i, j) for i in range(len(agree)) for j in range(i, len(agree)) if agree[i:j + 1, i:j + 1].all()]
         length = {(i, j): np.log(sigmas[j] / sigmas[i]) for i, j in runs}
-        longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=0)
-        runs.sort(key=lambda run: (zero[run[0]], full[run[0]] and length[run] < longest, run[0] == run[1],
-                                   not clear[run[0]:run[1] + 1].any(), run[0], -run[1]))
+        longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=-1)
+        against = contradicts(runs, means, neighbours)
+        runs.sort(key=lambda run: (zero[run[0]], full[run[0]] and length[run] <= longest, run[0] == run[1],
+                                   against[run], not clear[run[0]:run[1] + 1].any(), run[0], -run[1]))
         (first, last), plateaus = runs[0], runs[:0]
         for i, j in runs:
             if i < j and not zero[i] and all(j < a or b < i for a, b in plateaus):

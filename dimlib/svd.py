@@ -126,10 +126,10 @@ class Spectrum:
 
     @property
     def disagreement(self) -> float:
-        """Share of the points where cut or gap differ from the recommended rule (gap only where it is not 0 or d)."""
+        """Share of the points where cut or gap (not at 0 or d) differ from the recommended rule, above 20 by over 1."""
         answer, by_gap, by_cut = (self.dimension(rule) for rule in ("recommended", "gap", "cut"))
-        extreme = (answer == 0) | (answer == self.values.shape[1])
-        return float(np.mean((answer != by_cut) | ((answer != by_gap) & ~extreme)))
+        inside, most = (answer > 0) & (answer < self.values.shape[1]), np.where(answer > 20, 1, 0)
+        return float(np.mean((abs(answer - by_cut) > most) | ((abs(answer - by_gap) > most) & inside)))
 
     def __repr__(self) -> str:
         medians = ", ".join(f"{rule} {np.median(self.dimension(rule)):g}" for rule in RULES)

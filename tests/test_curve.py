@@ -48,6 +48,28 @@ def test_noise_in_the_data_is_set_aside():
     assert at(100, 100, 100, 90, 90).mean == 100, "but not where d has the longer plateau: data can fill the space"
 
 
+def test_levels_at_d_are_set_aside_even_where_there_is_no_plateau():
+    assert DimensionCurve(tuple(level(float(i + 1), [k]) for i, k in enumerate([100, 90, 80]))).estimate().mean == 90
+    assert DimensionCurve(tuple(level(float(i + 1), [100]) for i in range(2))).estimate().mean == 100
+
+
+@pytest.mark.parametrize("neighbours, dimensions, answer", [
+    (7.5, (52, 52, 52, 8, 8), 8),         # a network that has not learned how the data bend
+    (9.0, (52, 52, 52, 8, 8), 52),        # above 8 the neighbours do not tell
+    (math.nan, (52, 52, 52, 8, 8), 52),
+    (7.5, (52, 52, 52), 52),              # no other plateau
+    (6.8, (7, 7, 1, 1, 1), 7),            # thin directions, not learned well: below
+    (math.nan, (7, 7, 1, 1, 1), 1),
+    (5.0, (1, 1, 5, 5, 5), 1),            # a curve that comes close to itself
+    (15.0, (100, 100, 2, 2, 2), 2),       # noise in the data
+])
+def test_a_plateau_that_contradicts_the_neighbours_is_set_aside(neighbours, dimensions, answer):
+    levels = [level(2.0**i, [k] * 4) for i, k in enumerate(dimensions)]
+    if dimensions[0] == 7:
+        levels[:2] = [dataclasses.replace(s, loss=s.loss + 4) for s in levels[:2]]
+    assert DimensionCurve(tuple(levels)).estimate(neighbours=neighbours).median == answer
+
+
 def test_a_plateau_of_an_inexact_denoiser_is_set_aside():
     spectra = curve((20, 0.02), (20, 0.02), (10, 0.02), (10, 0.02)).spectra
     bad = tuple(dataclasses.replace(s, loss=s.loss + 9) for s in spectra[:2])
@@ -209,9 +231,9 @@ def test_unlike_points_are_said_to_be_unlike():
     assert not warned(DimensionCurve(tuple(close)).estimate(), "the points differ")
 
 
-@pytest.mark.parametrize("few, is_doubt", [([1] * 3, False), ([1] * 4, True), ([0] * 1, False), ([5] * 3, True)])
+@pytest.mark.parametrize("few, is_doubt", [([1] * 5, False), ([1] * 6, True), ([0] * 1, False), ([5] * 3, True)])
 def test_points_near_an_edge_are_no_doubt(few, is_doubt):
-    """Near an edge one direction is missing. Of 20 points 3 may say 1 where the others say 2; 3 that say 5 may not."""
+    """Near an edge one direction is missing. Of 20 points 5 may say 1 where the others say 2; 3 that say 5 may not."""
     levels = [level(s, [2] * (20 - len(few)) + few) for s in (1.0, 2.0)]
     assert warned(DimensionCurve(tuple(levels)).estimate(), "the points differ") == is_doubt
 

@@ -323,6 +323,12 @@ def test_disagreement_is_the_share_of_points():
     assert hand_made(np.concatenate([clean, clean, clean, weak])).disagreement == 0.25
 
 
+@pytest.mark.parametrize("k, weak, is_counted", [(10, 1, True), (30, 1, False), (30, 2, True)])
+def test_above_twenty_rules_that_differ_by_one_agree(k, weak, is_counted):
+    v = values((100 - k - weak, 1.4, 0.55), (weak, 0.2, 0.15), (k, 0.008, 0.004))
+    assert hand_made(v).dimension() == k and hand_made(v).disagreement == is_counted
+
+
 def test_contrast_is_the_quotient_across_the_boundary():
     v = values((90, 1.4, 0.8), (10, 0.1, 0.02))
     assert np.allclose(hand_made(v).contrast, 5)                           # e / 0.1

@@ -1,15 +1,20 @@
 """Reasons to doubt an answer that only the data show, in words."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from ..machine.doubts import LESS, RELIABLE, largest_excess
 from .learning import Learned
 
-__all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training"]
+__all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training",
+           "dimension_of_neighbours"]
 
 FEW_STEPS = 100        # the first round of the training
 STILL = 0.5            # of a direction: if the last round lowered the loss by less, more steps hardly change the answer
+ALMOST = 0.05          # of a direction
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
@@ -18,29 +23,34 @@ FEW = 0.1              # share of the rows: if more are far, they are a part of 
 REPEATED = 0.005, 10   # share of the rows, and ratio to the usual frequency of a value; above both, one is special
 SCALES = 100           # ratio of the standard deviations of two columns
 NEIGHBOURS, LEAST_ROWS = 10, 500
-RELIABLE = 8           # dimensions up to which distances to that many neighbours tell the dimension
-LESS = 0.7             # share of the answer; a smaller dimension of the neighbours contradicts it
 
 
-def about_the_noise(means: NDArray, sigmas: NDArray, mean: float, plateau: tuple[float, float]) -> list[str]:
-    """Doubts because of the mean dimensions (S,) at noise levels below the plateau, whose mean dimension is given."""
+def about_the_noise(means: NDArray, sigmas: NDArray, d: int, mean: float, plateau: tuple[float, float]) -> list[str]:
+    """Doubts because of the mean dimensions (S,) at noise levels below the plateau, whose mean dimension is given.
+
+    Noise in the data fills the whole space. So where all of them are d, and that of the plateau is at most a third
+    of d, there is no doubt.
+    """
     below = means[sigmas < 0.999 * plateau[0]]
-    if not len(below) or below.max() <= mean + RISE:
+    if not len(below) or below.max() <= mean + RISE or (below.min() > d - 0.5 and 3 * mean <= d):
         return []
     return [f"below σ = {plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of about that "
             "size, or the network has not learned such detail"]
 
 
-def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plateau: tuple[float, float]) -> list[str]:
-    """Doubts because of how the training ended, for noise levels (S,) and a plateau, in the units of the data.
+def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plateau: tuple[float, float],
+                       d: int) -> list[str]:
+    """Doubts because of how the training ended, for noise levels (S,), and a plateau and its dimension in R^d.
 
-    At some noise levels the loss may still fall when the training ends. Only levels above the smallest level of the
-    plateau at which it no longer falls matter. What is learned at smaller levels is finer than that level, and the
-    dimension there is that of the plateau.
+    At some noise levels the loss may still fall when the training ends. If there is a level on the plateau where it no
+    longer falls and is near the dimension, only larger levels than the smallest such level matter: what is learned at
+    smaller ones is finer than that level, and the dimension there is that of the plateau. A dimension of 1 cannot
+    become smaller.
     """
-    falls = learned.fall > STILL * (1 + dimension / 10)
+    falls = (dimension > 1 + ALMOST) & (learned.fall > STILL * (1 + dimension / 10))
+    done = ~falls & (learned.loss - dimension <= largest_excess(dimension, d))
     inside = (sigmas > 0.99 * plateau[0]) & (sigmas < 1.01 * plateau[1])
-    still = sigmas[falls & (sigmas > min(sigmas[inside & ~falls], default=0))]
+    still = sigmas[falls & (sigmas > min(sigmas[inside & done], default=0))]
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
@@ -50,25 +60,30 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     return []
 
 
-def about_the_neighbours(x: NDArray, median: float) -> list[str]:
-    """A doubt if the distances between points x, shape ``(N, *shape)``, have a much smaller dimension than the answer.
+def dimension_of_neighbours(x: NDArray) -> float:
+    """The dimension of the distances between points x, shape ``(N, *shape)``; nan for fewer than 500 points.
 
-    A network that has not learned a bent normal direction counts it as a tangent, and nothing in its spectra shows it.
-    The dimension of the distances is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over their ten
-    nearest neighbours (Levina & Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high
-    dimensions, so only one up to 8 counts, from 500 points.
+    It is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over their ten nearest neighbours (Levina &
+    Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high dimensions.
     """
     rows = x.reshape(len(x), -1)
     if len(rows) < LEAST_ROWS:
-        return []
+        return math.nan
     some = rows[:: max(1, len(rows) // 1000)]
     distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(rows).kneighbors(some)[0][:, 1:]
     distances = distances[distances[:, 0] > 0]                             # without duplicates
-    found = 1 / np.log(distances[:, -1:] / distances[:, :-1]).mean() if len(distances) else np.inf
-    if found > min(RELIABLE, LESS * median):
+    return float(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean()) if len(distances) else math.nan
+
+
+def about_the_neighbours(neighbours: float, median: float) -> list[str]:
+    """A doubt if the dimension of the distances between neighbours is much smaller than the answer.
+
+    A network that has not learned a bent normal direction counts it as a tangent, and nothing in its spectra shows it.
+    """
+    if not neighbours <= min(RELIABLE, LESS * median):
         return []
-    return [f"the distances between neighbours have the dimension {found:.1f}, much less than {median:g}: perhaps the "
-            "network has not learned how the data bend; train longer"]
+    return [f"the distances between neighbours have the dimension {neighbours:.1f}, much less than {median:g}: perhaps "
+            "the network has not learned how the data bend; train longer"]
 
 
 def about_the_data(x: NDArray, sigma: float) -> list[str]:

@@ -31,13 +31,20 @@ from ..seeds import stream
 from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
 from .cost import expected_seconds
-from .doubts import about_the_data, about_the_neighbours, about_the_noise, about_the_training
+from .doubts import (
+    about_the_data,
+    about_the_neighbours,
+    about_the_noise,
+    about_the_training,
+    dimension_of_neighbours,
+)
 from .learning import Learned, Mean, learn, mean_of
 
 __all__ = ["DiffusionDimension"]
 
-LEVELS = 8               # noise levels of the curve
-SMALLEST = 0.002, 0.03   # bounds of the smallest noise level, in units of the largest standard deviation of the data
+LEVELS = 8               # noise levels of the curve, or more:
+RATIO = 1.8              # largest ratio of two neighbouring ones
+SMALLEST = 0.002, 0.03   # bounds of a quarter of the spacing, in units of the largest standard deviation of the data
 THIN = 0.01              # directions with a smaller standard deviation, in these units, are not looked for
 LARGEST_ASKED = 0.5      # more noise hides the shape of the data
 LARGEST_TRAINED = 3.0    # ... on vectors; on images twice the largest that is asked
@@ -59,10 +66,10 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     Args:
         denoiser: a trained denoiser D(x, sigma) for points of the shape of the rows of X, in float32. Nothing is
             trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
-        sigmas: noise levels, at least two, in the units of X. If not given, eight are chosen. The largest is half of
-            the largest standard deviation of X in any direction. The smallest is a quarter of the distance between
-            neighbours or, for vectors, an eighth of the smallest standard deviation in any direction, if that is less.
-            So at least two levels are small for the thinnest direction.
+        sigmas: noise levels, at least two, in the units of X. If not given, eight to thirteen are chosen. The largest
+            is half of the largest standard deviation of X in any direction. The smallest is a quarter of the distance
+            between neighbours or, for vectors, a sixteenth of the smallest standard deviation in any direction, if
+            that is less. So at least three levels are small for the thinnest direction.
         max_steps: budget of training steps. The training ends earlier if the held-out loss has stopped falling.
         n_networks: number of networks, which differ in their seeds. The denoiser is the mean of theirs, and the
             standard error contains how much their dimensions differ.
@@ -122,17 +129,18 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._seed = seed
         x = self._tensor(held[: self.n_points or MOST_POINTS])
         self.curve_ = self._curve(x, levels)
-        estimate = self.curve_.estimate()
+        neighbours = dimension_of_neighbours(frame.into(X))
+        estimate = self.curve_.estimate(neighbours=neighbours)
         if self.denoiser is None and isinstance(self._inner, Mean):
             single = [self._spectrum(model, x, estimate.sigma).dimension().mean() for model in self._inner.models]
             spread = np.std(single, ddof=1) / len(single) ** 0.5
             estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
         means = self.curve_.dimension().mean(1)
         trained = [] if self.denoiser is not None else about_the_training(
-            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau)
+            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel())
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
-                  *about_the_neighbours(frame.into(X), estimate.median),
-                  *about_the_noise(means, self.curve_.sigmas, estimate.mean, estimate.plateau))
+                  *about_the_neighbours(neighbours, estimate.median),
+                  *about_the_noise(means, self.curve_.sigmas, x[0].numel(), estimate.mean, estimate.plateau))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median
         if self.verbose:
@@ -196,16 +204,17 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             return np.unique(np.asarray(self.sigmas, dtype=float))
         neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
         spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
-        smallest = min(spacing / 4, frame.thinnest / 8) if kept.ndim != 4 else spacing / 4
-        unit = frame.unit
-        low, high = unit * np.clip(smallest, *SMALLEST), unit * LARGEST_ASKED
+        smallest, unit = np.clip(spacing / 4, *SMALLEST), frame.unit
+        if kept.ndim != 4:
+            smallest = min(smallest, frame.thinnest / 16)
+        low, high = unit * smallest, unit * LARGEST_ASKED
         least, most = getattr(self.denoiser, "sigma_min", 0.0), getattr(self.denoiser, "sigma_max", math.inf)
         low, high = max(low, least), min(high, most)
         if low >= high:
             raise ValueError(f"the denoiser is for noise levels from {least:.3g} to {most:.3g}, and data of "
                              f"this size need some between {unit * SMALLEST[0]:.3g} and {unit * LARGEST_ASKED:.3g}: "
                              "are X and its training data in the same units?")
-        return np.geomspace(low, high, LEVELS)
+        return np.geomspace(low, high, max(LEVELS, math.ceil(math.log(high / low, RATIO)) + 1))
 
     def _tensor(self, X) -> Tensor:
         """Rows of X in the frame of the denoiser, in float32, on the device."""

@@ -3,13 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["about_the_answer", "about_the_plateau", "largest_excess"]
+__all__ = ["LESS", "RELIABLE", "about_the_answer", "about_the_plateau", "contradicts", "largest_excess"]
 
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
-UNLIKE = 0.15, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by 2 or more
+UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by 2 or more
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
+LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
+RELIABLE = 8        # dimensions up to which the distances between neighbours tell the dimension
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
@@ -19,6 +21,22 @@ def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
     directions, since none is learned perfectly.
     """
     return 1 + 0.1 * k + 0.01 * d
+
+
+def contradicts(runs: list[tuple[int, int]], means: NDArray, neighbours: float) -> dict[tuple[int, int], bool]:
+    """Which runs of noise levels contradict the dimension of the distances between neighbours.
+
+    The mean dimensions are (S,), one for each level. A plateau agrees with the neighbours if its dimension is 0.7 to
+    1/0.7 times theirs. A larger dimension contradicts them if theirs is at most 8: in higher dimensions theirs is too
+    small. A smaller one contradicts them if a plateau at smaller noise levels agrees: then larger noise has hidden thin
+    directions. Otherwise theirs can be too large: because of noise in the data, or because a manifold comes close to
+    itself.
+    """
+    value = {(i, j): means[i:j + 1].mean() for i, j in runs}
+    agree = {run: LESS * neighbours <= k <= neighbours / LESS for run, k in value.items()}
+    finest = min((run[0] for run in runs if agree[run] and run[0] < run[1]), default=len(means))
+    return {run: bool(k > neighbours / LESS and neighbours <= RELIABLE or k < LESS * neighbours and finest < run[0])
+            for run, k in value.items()}
 
 
 def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[int, int]], first: int,

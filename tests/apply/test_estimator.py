@@ -1,5 +1,6 @@
 """DiffusionDimension: scikit-learn's contract, known data, doubts, and refusals that say what to do."""
 
+import math
 import pickle
 import warnings
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import dimlib
 from dimlib import DiffusionDimension, ScoreModel, networks
 from dimlib.apply import estimator
-from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_noise
+from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_noise, dimension_of_neighbours
 from dimlib.apply.learning import Mean
 from dimlib.data import exact, manifolds
 from dimlib.machine import compute
@@ -255,8 +256,14 @@ def test_outliers_and_grids_are_doubts(x, doubt):
     (lambda: manifolds.Cube(5, 12).sample(1500).numpy(), 5), (lambda: manifolds.Sphere(7, 20).sample(1500).numpy(), 7),
     (lambda: manifolds.Sphere(30, 60).sample(1500).numpy(), 30)])
 def test_neighbours_contradict_an_answer_that_is_much_too_large_only(make, k):
-    assert about_the_neighbours(make(), k) == []
-    assert bool(about_the_neighbours(make(), 2 * k)) == (k < 8)
+    found = dimension_of_neighbours(make())
+    assert about_the_neighbours(found, k) == []
+    assert bool(about_the_neighbours(found, 2 * k)) == (k < 8)
+
+
+def test_neighbours_of_few_points_and_of_duplicates_tell_nothing():
+    assert math.isnan(dimension_of_neighbours(ring(499))) and math.isnan(dimension_of_neighbours(np.zeros((600, 3))))
+    assert about_the_neighbours(math.nan, 5) == []
 
 
 def test_a_curve_that_the_network_takes_for_a_surface_is_doubted(quiet):
@@ -289,8 +296,15 @@ def test_a_constant_column_is_no_difference_of_scale():
 
 @pytest.mark.parametrize("means, doubt", [([2.0, 1.0, 1.0], True), ([1.58, 1.0, 1.0], True), ([1.3, 1.0, 1.0], False)])
 def test_noise_of_a_hypersurface_raises_the_dimension_by_one_only(means, doubt):
-    found = about_the_noise(np.array(means), np.array([0.01, 0.1, 0.3]), 1.0, (0.1, 0.3))
+    found = about_the_noise(np.array(means), np.array([0.01, 0.1, 0.3]), 2, 1.0, (0.1, 0.3))
     assert bool(found) == doubt
+
+
+@pytest.mark.parametrize("below, doubt", [((9.0, 9.0), False), ((9.0, 8.0), True), ((8.0, 8.0), True)])
+def test_noise_that_fills_a_large_space_is_no_doubt(below, doubt):
+    """Dimension d = 9 at all noise levels below a plateau of 3."""
+    means = np.array([*below, 3.0, 3.0])
+    assert bool(about_the_noise(means, np.array([0.01, 0.02, 0.1, 0.3]), 9, 3.0, (0.1, 0.3))) == doubt
 
 
 def test_noise_that_fills_the_plane_is_doubted(quiet):
@@ -397,12 +411,12 @@ def test_images_that_are_not_square_are_refused():
 
 
 def test_small_noise_levels_are_for_thin_directions():
-    """A sheet whose thickness is .03 of its length needs two levels well below that; a round one does not."""
+    """A sheet whose thickness is .03 of its length needs three levels well below that; a round one does not."""
     draw = np.random.default_rng(0).normal(size=(400, 4))
     frames = [(x, estimator._frame(x[40:])) for x in (draw, draw * [1, 1, 1, 0.03])]
     smallest = [DiffusionDimension()._levels(frame.into(x[:40]), frame.into(x[40:]), frame)[0] / frame.unit
                 for x, frame in frames]
-    assert smallest[0] == pytest.approx(0.03) and smallest[1] == pytest.approx(0.03 / 8, rel=0.1)
+    assert smallest[0] == pytest.approx(0.03) and smallest[1] == pytest.approx(0.03 / 16, rel=0.1)
 
 
 def test_missing_values_in_many_columns_are_outliers():

@@ -1,5 +1,7 @@
 """Training to rest: rounds that double, the weights with the smallest loss, and when it ends."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -130,21 +132,34 @@ def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
 
 
 def test_a_loss_that_still_falls_is_named_with_its_level():
-    (doubt,) = about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=1, plateau=(0.1, 0.2))
+    (doubt,) = about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension=2, plateau=(0.1, 0.2), d=10)
     assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
-    assert not about_the_training(learned(fall=(0.4, 0.6)), np.array([0.1, 0.2]), dimension=10, plateau=(0.1, 0.2))
+    assert not about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension=10, plateau=(0.1, 0.2), d=10)
+    assert not about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension=1, plateau=(0.1, 0.2), d=10), \
+        "a smaller dimension than 1 cannot be learned"
 
 
 @pytest.mark.parametrize("fall, plateau, is_doubt", [
-    ((0.6, 0.0, 0.0), (0.1, 0.2), False),                                  # 0.2 is at rest and has the same dimension
-    ((0.6, 0.0, 0.6), (0.1, 0.2), True),                                   # what is learned at 0.4 may change it
-    ((0.6, 0.6, 0.0), (0.1, 0.2), True), ((0.6, 0.0, 0.0), (0.1, 0.1), True),
-    ((0.6, 0.0, 0.0), (0.2, 0.4), False)])
+    ((0.7, 0.0, 0.0), (0.1, 0.2), False),                                  # 0.2 is at rest and has the same dimension
+    ((0.7, 0.0, 0.7), (0.1, 0.2), True),                                   # what is learned at 0.4 may change it
+    ((0.7, 0.7, 0.0), (0.1, 0.2), True), ((0.7, 0.0, 0.0), (0.1, 0.1), True),
+    ((0.7, 0.0, 0.0), (0.2, 0.4), False)])
 def test_what_is_still_learned_below_a_level_at_rest_is_no_doubt(fall, plateau, is_doubt):
-    assert bool(about_the_training(learned(fall=fall), np.array([0.1, 0.2, 0.4]), 1, plateau)) == is_doubt
+    assert bool(about_the_training(learned(fall=fall), np.array([0.1, 0.2, 0.4]), 2, plateau, 10)) == is_doubt
+
+
+def test_rest_at_a_level_that_is_not_learned_tells_nothing():
+    """The loss at 0.1 does not fall but is far above 2, so what is still learned at 0.2 matters; at 0.4 it is done."""
+    levels, plateau = np.array([0.1, 0.2, 0.4]), (0.1, 0.4)
+    at = dataclasses.replace(learned(fall=(0.0, 0.7, 0.0)), loss=np.array([90.0, 5.0, 2.5]))
+    assert about_the_training(at, levels, 2, plateau, 10) == []
+    larger = dataclasses.replace(at, fall=np.array([0.0, 0.0, 0.7]))
+    assert any("σ = 0.4" in doubt for doubt in about_the_training(larger, levels, 2, plateau, 10))
+    nowhere = dataclasses.replace(at, loss=np.array([90.0, 5.0, 5.0]))
+    assert any("σ = 0.2" in doubt for doubt in about_the_training(nowhere, levels, 2, plateau, 10))
 
 
 def test_a_network_that_was_stopped_after_its_first_round_is_a_doubt():
-    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, plateau=SIGMAS)
+    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, plateau=SIGMAS, d=10)
     assert "too few rows" in doubt and "100" in doubt
-    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, plateau=SIGMAS)
+    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, plateau=SIGMAS, d=10)
