@@ -1,6 +1,5 @@
 """The dimension against the noise level, and the answer: the dimension on a plateau, with its doubts."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,16 +88,15 @@ class DimensionCurve:
         """Standard error of the mean at each noise level, as in `Estimate`, shape (S,)."""
         return np.hypot(_over_points(self.dimension(rule)), [s.draw_error(rule) for s in self.spectra])
 
-    def estimate(self, rule: str = "recommended", neighbours: float = math.nan) -> Estimate:
+    def estimate(self, rule: str = "recommended", neighbours: float = np.nan) -> Estimate:
         """The answer on the plateau at the smallest noise levels, since larger noise hides what is thin or bent.
 
         A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
         average over the points. Four kinds are set aside if there is another plateau: one at 0 (noise much larger than
-        the data, or much smaller than the distances between the points), one at d that is not longer in log σ (noise in
-        the data fills the space), one that contradicts the dimension ``neighbours`` of the distances between neighbours
-        (`dimlib.machine.doubts.contradicts`), and one without a clear level. A level is clear if its denoising loss is
-        near the dimension, and half of the points have two populations of singular values. Of the clear levels, or else
-        of those whose loss is near the dimension, or else of all, the answer is from the one of largest median contrast.
+        the data, or much smaller than their distances), one at d that is not longer in log σ (noise in the data fills
+        the space), one that contradicts the ``neighbours``, the dimension of the distances between them, and one
+        without a clear level: with a denoising loss near the dimension, and two populations of singular values at half
+        of the points. Of the clear levels, else of those with such a loss, the answer has the largest median contrast.
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])
@@ -126,9 +124,8 @@ class DimensionCurve:
                         named, float(at_most), at.draw_error(rule))
 
     def __repr__(self) -> str:
-        answers = self.dimension()
         rows = [f"  σ = {sigma:<8.3g} k = {row.mean():.2f} (median {np.median(row):g})"
-                for sigma, row in zip(self.sigmas, answers, strict=True)]
+                for sigma, row in zip(self.sigmas, self.dimension(), strict=True)]
         return "\n".join([repr(self.estimate()), *rows])
 
 

@@ -4,7 +4,8 @@
 
 It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts: the reasons
 not to trust it. All data are treated in the same way. They are centred, and divided by the largest standard deviation
-that they have in any direction. So their origin and their units change nothing.
+that they have in any direction. So their origin and their units change nothing. The dimension of the distances between
+neighbours, which costs nothing, says how to train, and which plateaus contradict it.
 """
 
 import math
@@ -46,6 +47,7 @@ LEVELS = 8               # noise levels of the curve, or more:
 RATIO = 1.8              # largest ratio of two neighbouring ones
 SMALLEST = 0.002, 0.03   # bounds of a quarter of the spacing, in units of the largest standard deviation of the data
 THIN = 0.01              # directions with a smaller standard deviation, in these units, are not looked for
+BENT = 2.5               # dimensions of the neighbours: curves and surfaces can bend much, and get Fourier features
 LARGEST_ASKED = 0.5      # more noise hides the shape of the data
 LARGEST_TRAINED = 3.0    # ... on vectors; on images twice the largest that is asked
 ROWS_PER_STEP, IMAGES_PER_STEP = 500, 32
@@ -115,6 +117,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._check_parameters(len(X) if self.denoiser is not None else n_held)
         frame = _frame(kept)
         levels = self._levels(frame.into(held), frame.into(kept), frame)
+        self._neighbours = dimension_of_neighbours(frame.into(X))
         if self.denoiser is None:
             self._frame = frame
             held_rows, kept_rows, inner_levels = self._tensor(held), self._tensor(kept), levels / frame.unit
@@ -129,8 +132,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._seed = seed
         x = self._tensor(held[: self.n_points or MOST_POINTS])
         self.curve_ = self._curve(x, levels)
-        neighbours = dimension_of_neighbours(frame.into(X))
-        estimate = self.curve_.estimate(neighbours=neighbours)
+        estimate = self.curve_.estimate(neighbours=self._neighbours)
         if self.denoiser is None and isinstance(self._inner, Mean):
             single = [self._spectrum(model, x, estimate.sigma).dimension().mean() for model in self._inner.models]
             spread = np.std(single, ddof=1) / len(single) ** 0.5
@@ -139,7 +141,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         trained = [] if self.denoiser is not None else about_the_training(
             self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel())
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
-                  *about_the_neighbours(neighbours, estimate.median),
+                  *about_the_neighbours(self._neighbours, estimate.median),
                   *about_the_noise(means, self.curve_.sigmas, x[0].numel(), estimate.mean, estimate.plateau))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median
@@ -248,8 +250,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _networks(self, kept, levels, seed) -> list:
         """Functions that make an untrained model each."""
-        kinds = [_for_images] if kept.ndim == 4 else [partial(_for_rows, width=self.width, waves=waves)
-                                                      for waves in (False, True)]
+        waves = (True,) if self._neighbours <= BENT else (False, True)
+        kinds = [_for_images] if kept.ndim == 4 else [partial(_for_rows, width=self.width, waves=w) for w in waves]
 
         def make(kind):
             with torch.random.fork_rng(devices=[]):

@@ -493,6 +493,20 @@ def test_it_stands_in_unions_pipelines_and_column_transformers(quiet):
     assert make_pipeline(StandardScaler(), DiffusionDimension(**BRIEF)).fit(X).predict(X).shape == (60,)
 
 
+@pytest.mark.parametrize("x, waves", [
+    (ring(600), [True]), (manifolds.Sphere(2, 10).sample(600).numpy(), [True]),
+    (manifolds.Sphere(7, 20).sample(600).numpy(), [False, True]), (ring(400), [False, True])])
+def test_curves_and_surfaces_get_fourier_features(x, waves, quiet, monkeypatch):
+    """Otherwise, and for fewer than 500 rows, the better one of two networks is chosen."""
+    def stop(networks, *rest, **options):
+        raise InterruptedError([make().net.config["waves"] for make in networks])
+
+    monkeypatch.setattr(estimator, "learn", stop)
+    with pytest.raises(InterruptedError) as told:
+        DiffusionDimension(**BRIEF).fit(x)
+    assert told.value.args[0] == waves
+
+
 def test_small_networks_use_one_thread_and_the_process_keeps_its_own(monkeypatch, quiet):
     """On a busy machine of two cores, two threads made a fit five times slower than one."""
     seen, before = set(), torch.get_num_threads()

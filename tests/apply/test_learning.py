@@ -128,15 +128,17 @@ def test_a_sphere_is_learned():
 # ---------------------------------------------------------------- its doubts
 
 def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
-    return Learned(None, np.ones(2), 1.0, steps, tried, np.array(fall))
+    return Learned(None, np.ones(len(fall)), 1.0, steps, tried, np.array(fall))
 
 
 def test_a_loss_that_still_falls_is_named_with_its_level():
-    (doubt,) = about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension=2, plateau=(0.1, 0.2), d=10)
+    def doubts(dimension):
+        return about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension, plateau=(0.1, 0.2), d=10)
+
+    (doubt,) = doubts(2)
     assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
-    assert not about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension=10, plateau=(0.1, 0.2), d=10)
-    assert not about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension=1, plateau=(0.1, 0.2), d=10), \
-        "a smaller dimension than 1 cannot be learned"
+    assert not doubts(10)
+    assert not doubts(1), "there is no smaller dimension to be learned"
 
 
 @pytest.mark.parametrize("fall, plateau, is_doubt", [
