@@ -494,9 +494,8 @@ def test_it_stands_in_unions_pipelines_and_column_transformers(quiet):
 
 
 @pytest.mark.parametrize("x, waves", [
-    (ring(600), [True]), (manifolds.Sphere(2, 10).sample(600).numpy(), [True]),
-    (manifolds.Sphere(7, 20).sample(600).numpy(), [False, True]), (ring(400), [False, True])])
-def test_curves_and_surfaces_get_fourier_features(x, waves, quiet, monkeypatch):
+    (ring(600), [True]), (ring(400), [False, True]), (manifolds.Sphere(2, 10).sample(600).numpy(), [False, True])])
+def test_curves_get_fourier_features(x, waves, quiet, monkeypatch):
     """Otherwise, and for fewer than 500 rows, the better one of two networks is chosen."""
     def stop(networks, *rest, **options):
         raise InterruptedError([make().net.config["waves"] for make in networks])
