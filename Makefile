@@ -14,8 +14,8 @@ export PYTHONHASHSEED := 0
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
 	@echo "make test        types, unit tests, every notebook, the book and its pages"
-	@echo "make test-slow   thousands of random inputs; nbgrader; the workshop kit in an empty environment; the workflow through"
-	@echo "                 a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
+	@echo "make test-slow   thousands of random inputs; all notebooks with other parameters; nbgrader; the workshop kit in an"
+	@echo "                 empty environment; the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make audit       known faults of the pinned packages"
 	@echo "make bench       how fast the library is on this machine, as ratios: a quarter of an hour, into results/speed.csv"
 	@echo "make book        build the book into _build/html"
@@ -50,6 +50,7 @@ test-slow: .venv/.installed
 	$(BIN)/python -m pip install -e ".[teach]" -c constraints.txt
 	DIMLIB_SLURM=1 DIMLIB_KIT=1 $(BIN)/python -m pytest tests/slow -rs
 	DIMLIB_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_any_input.py -n 2
+	DIMLIB_LONG=1 $(BIN)/python -m pytest tests/test_notebooks_papermill.py -n 2
 
 # Known faults of the pinned packages, from the package index; pip-audit has an environment of its own.
 audit:
