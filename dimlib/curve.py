@@ -94,9 +94,9 @@ class DimensionCurve:
         A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
         average over the points. Four kinds are set aside if there is another plateau: one at 0 (noise much larger than
         the data, or much smaller than their distances), one at d that is not longer in log σ (noise in the data fills
-        the space), one that contradicts the ``neighbours``, the dimension of the distances between them, and one
-        without a clear level: with a denoising loss near the dimension, and two populations of singular values at half
-        of the points. Of the clear levels, else of those with such a loss, the answer has the largest median contrast.
+        the space), one that contradicts ``neighbours``, the dimension of the distances between them, and one without
+        a clear level. A level is clear if its loss is near the dimension, and half of the points have two populations
+        of singular values. The answer is at the clear level of largest median contrast (or one of such a loss, or any).
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])

@@ -18,7 +18,8 @@ from ..machine.checks import default_scores
 from ..machine.compute import choose_device
 from ..machine.tensors import replacing
 from . import files
-from .estimator import HELD_OUT, LEVELS, MOST_POINTS, DiffusionDimension
+from .estimator import HELD_OUT, MOST_LEVELS, MOST_POINTS, DiffusionDimension
+from .learning import COMPARED
 
 MOST_COLUMNS = 4096  # d × d matrices at every point: more would take days
 RECIPE = DiffusionDimension()
@@ -41,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"{d} columns are too many for spectra, {MOST_COLUMNS} the most: scale images down, or "
                              "keep the first principal components")
         points, scores = min(MOST_POINTS, max(1, int(HELD_OUT * n))), default_scores(d)
-        levels = len(set(options.sigmas or range(LEVELS)))
-        print(f"needs at most {options.max_steps} training steps, then {points} points × {scores} scores × "
+        levels = len(set(options.sigmas or range(MOST_LEVELS)))
+        steps = options.max_steps + (min(COMPARED, options.max_steps) if x.ndim == 2 else 0)  # of two networks
+        print(f"needs at most {steps} training steps, then {points} points × {scores} scores × "
               f"{levels} noise levels = {points * scores * levels} evaluations", flush=True)
         started = time.perf_counter()
         found = DiffusionDimension(sigmas=options.sigmas, max_steps=options.max_steps, random_state=options.seed,

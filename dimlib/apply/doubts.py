@@ -43,9 +43,8 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     """Doubts because of how the training ended, for noise levels (S,), and a plateau and its dimension in R^d.
 
     At some noise levels the loss may still fall when the training ends. If there is a level on the plateau where it no
-    longer falls and is near the dimension, only larger levels than the smallest such level matter: what is learned at
-    smaller ones is finer than that level, and the dimension there is that of the plateau. A dimension of 1 cannot
-    become smaller.
+    longer falls and is near the dimension, only larger levels than the smallest such level matter. Smaller levels need
+    not be learned: the dimension there is that of the plateau. A dimension of 1 cannot become smaller.
     """
     falls = (dimension > 1 + ALMOST) & (learned.fall > STILL * (1 + dimension / 10))
     done = ~falls & (learned.loss - dimension <= largest_excess(dimension, d))
@@ -63,7 +62,7 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
 def dimension_of_neighbours(x: NDArray) -> float:
     """The dimension of the distances between points x, shape ``(N, *shape)``; nan for fewer than 500 points.
 
-    It is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over their ten nearest neighbours (Levina &
+    It is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over the neighbours j = 1 to 9 (Levina &
     Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high dimensions.
     """
     rows = x.reshape(len(x), -1)

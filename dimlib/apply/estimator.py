@@ -5,7 +5,7 @@
 It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts: the reasons
 not to trust it. All data are treated in the same way. They are centred, and divided by the largest standard deviation
 that they have in any direction. So their origin and their units change nothing. The dimension of the distances between
-neighbours, which costs nothing, says how to train, and which plateaus contradict it.
+neighbours decides which networks are trained, and which plateaus are set aside.
 """
 
 import math
@@ -45,6 +45,7 @@ __all__ = ["DiffusionDimension"]
 
 LEVELS = 8               # noise levels of the curve, or more:
 RATIO = 1.8              # largest ratio of two neighbouring ones
+MOST_LEVELS = 13         # their number where the smallest one is a sixteenth of a hundredth
 SMALLEST = 0.002, 0.03   # bounds of a quarter of the spacing, in units of the largest standard deviation of the data
 THIN = 0.01              # directions with a smaller standard deviation, in these units, are not looked for
 BENT = 1.5               # dimensions of the neighbours: curves can bend much, and get Fourier features
@@ -70,9 +71,11 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
         sigmas: noise levels, at least two, in the units of X. If not given, eight to thirteen are chosen. The largest
             is half of the largest standard deviation of X in any direction. The smallest is a quarter of the distance
-            between neighbours or, for vectors, a sixteenth of the smallest standard deviation in any direction, if
-            that is less. So at least three levels are small for the thinnest direction.
-        max_steps: budget of training steps. The training ends earlier if the held-out loss has stopped falling.
+            between neighbours (but from 0.002 to 0.03 of the largest standard deviation) or, for vectors, a sixteenth
+            of the smallest standard deviation above a hundredth of the largest, if that is less. So at least three
+            levels are small for the thinnest direction.
+        max_steps: budget of training steps of the network that is kept. The training ends earlier if the held-out loss
+            has stopped falling. If two networks are tried, the other one is trained for at most 700 steps.
         n_networks: number of networks, which differ in their seeds. The denoiser is the mean of theirs, and the
             standard error contains how much their dimensions differ.
         width: width of the network for vectors.

@@ -68,7 +68,7 @@ def test_an_answer_with_doubts_is_three(folder, capsys):
     done = capsys.readouterr()
     lines = done.out.splitlines()
     assert lines[0] == "a.npy: array, 40 rows, 4 columns"
-    assert lines[1] == "needs at most 2 training steps, then 4 points × 64 scores × 8 noise levels = 2048 evaluations"
+    assert lines[1] == "needs at most 4 training steps, then 4 points × 64 scores × 13 noise levels = 3328 evaluations"
     assert lines[2].startswith("dimension ") and "  warning: 1 of 4 columns are constant" in lines
     table = lines.index("  noise level σ  mean dimension    median")
     assert len(lines) == table + 8 + 2 and lines[-1].endswith("seconds") and done.out.count("dimension ") >= 2

@@ -417,6 +417,10 @@ def test_small_noise_levels_are_for_thin_directions():
     smallest = [DiffusionDimension()._levels(frame.into(x[:40]), frame.into(x[40:]), frame)[0] / frame.unit
                 for x, frame in frames]
     assert smallest[0] == pytest.approx(0.03) and smallest[1] == pytest.approx(0.03 / 16, rel=0.1)
+    thin = draw * [1, 1, 1, 0.01 * draw.std(axis=0).max() / draw[:, 3].std() * 1.1]
+    frame = estimator._frame(thin[40:])
+    levels = DiffusionDimension()._levels(frame.into(thin[:40]), frame.into(thin[40:]), frame)
+    assert len(levels) == estimator.MOST_LEVELS and (levels[1:] / levels[:-1]).max() <= estimator.RATIO
 
 
 def test_missing_values_in_many_columns_are_outliers():
