@@ -150,3 +150,28 @@ def test_the_tables_of_speed_are_those_of_their_file():
     said = {tuple(line.strip("| \n").split(" | ")) for line in page.splitlines() if line.count(" | ") == 4}
     measured = set(runs[["what", "setting", "ours", "other", "other/ours"]].itertuples(index=False, name=None))
     assert len(runs) > 30 and measured <= said
+
+
+def test_the_counts_of_doubts_in_the_text_are_those_of_the_tables():
+    """Right: at most one off above dimension 20."""
+    def counts(runs, doubted):
+        right = (runs.estimate - runs.k).abs() <= (runs.k > 20)
+        return [int(which.sum()) for which in (right & ~doubted, ~right & ~doubted, right & doubted, ~right & doubted)]
+
+    fits = pd.read_csv(ROOT / "results/doubts.csv", keep_default_na=False)
+    runs = pd.read_csv(ROOT / "results/benchmark_manifolds.csv")
+    runs = runs[runs.method == "diffusion"]
+    clean, confident, doubted, wrong = counts(fits, fits.doubts != "")
+    clean_21, confident_21, doubted_21, wrong_21 = counts(runs, runs.doubts > 0)
+    assert confident == confident_21 == 0 and wrong == 4
+    texts = {name: " ".join((ROOT / name).read_text().split()) for name in (
+        "book/intro.md", "notebooks/21_hard_cases.ipynb", "notebooks/26_how_sure.ipynb")}
+    intro, hard, sure = texts.values()
+    assert f"In chapter 21 all {clean_21} answers without a doubt are right" in intro and f"all {clean}." in intro
+    assert f"The {clean_21} answers without a doubt are all right" in intro
+    assert f"{doubted_21} are right and {wrong_21} are wrong" in intro
+    assert f"all {clean_21} answers without a doubt are right" in hard
+    assert f"for {doubted_21} of the {clean_21 + doubted_21} right answers" in hard
+    assert f"All {clean} answers without a doubt are right" in sure
+    assert f"it is {clean_21} of {clean_21}, which makes {clean + clean_21} of {clean + clean_21} together" in sure
+    assert f"{doubted} of the {clean + doubted} right answers have doubts" in sure
