@@ -29,8 +29,8 @@ def contradicts(runs: list[tuple[int, int]], means: NDArray, neighbours: float) 
     The mean dimensions are (S,), one for each level. A plateau agrees with the neighbours if its dimension is 0.7 to
     1/0.7 times theirs. A larger dimension contradicts them if theirs is at most 8: in higher dimensions theirs is too
     small. A smaller one contradicts them if a plateau at smaller noise levels agrees: then larger noise has hidden thin
-    directions. Otherwise theirs can be too large: because of noise in the data, or because a manifold comes close to
-    itself.
+    directions. If no plateau there agrees, the dimension of the neighbours may be too large, because of noise in the
+    data, or because a manifold comes close to itself.
     """
     value = {(i, j): means[i:j + 1].mean() for i, j in runs}
     agree = {run: LESS * neighbours <= k <= neighbours / LESS for run, k in value.items()}
