@@ -231,11 +231,21 @@ def test_unlike_points_are_said_to_be_unlike():
     assert not warned(DimensionCurve(tuple(close)).estimate(), "the points differ")
 
 
-@pytest.mark.parametrize("few, is_doubt", [([1] * 5, False), ([1] * 6, True), ([0] * 1, False), ([5] * 3, True)])
+@pytest.mark.parametrize("few, is_doubt", [([1] * 3, False), ([1] * 4, True), ([0] * 1, False), ([5] * 3, True)])
 def test_points_near_an_edge_are_no_doubt(few, is_doubt):
-    """Near an edge one direction is missing. Of 20 points 5 may say 1 where the others say 2; 3 that say 5 may not."""
+    """Near an edge one direction is missing. Of 20 points 3 may say 1 where the others say 2; 3 that say 5 may not."""
     levels = [level(s, [2] * (20 - len(few)) + few) for s in (1.0, 2.0)]
     assert warned(DimensionCurve(tuple(levels)).estimate(), "the points differ") == is_doubt
+
+
+@pytest.mark.parametrize("few, is_doubt", [((4, 4, 4), True), ((1, 2, 4), False), ((3, 3, 3), False)])
+def test_points_that_differ_at_all_noise_levels_are_no_edge(few, is_doubt):
+    """A fifth of the points lie on a manifold of another dimension: at each level the same ones differ. Near an edge
+    their number is proportional to σ."""
+    levels = [level(s, [4] * (20 - n) + [3] * n) for s, n in zip((1.0, 2.0, 4.0), few, strict=True)]
+    levels[2] = dataclasses.replace(levels[2], values=levels[2].values * np.where(np.arange(100) < 96, 1, 0.5))
+    estimate = DimensionCurve(tuple(levels)).estimate()
+    assert estimate.median == 4 and estimate.sigma == 4.0 and warned(estimate, "also towards σ = 0") == is_doubt
 
 
 def test_the_standard_error_holds_between_seeds():

@@ -9,6 +9,7 @@ DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in unit
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
 UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by 2 or more
+STAYS = 0.15, 0.015  # of the points, if their mean stays that far from the median towards σ = 0, also in units of it
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
 RELIABLE = 8        # dimensions up to which the distances between neighbours tell the dimension
@@ -45,7 +46,8 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
 
     Near an edge of the data the dimension is smaller, at a share of the points that is proportional to σ. So the mean
     may change along a plateau. It is a doubt if a straight line through the levels near the answer ends, at σ = 0, at
-    another dimension.
+    another dimension. So it is if more than 15 % of the points differ, and the line does not lead to the median: then
+    they differ not only near an edge.
 
     Args:
         answers: dimension at each noise level and point, shape (S, P).
@@ -66,6 +68,10 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
             and abs(limit - means[best]) > max(FLAT[0], FLAT[1] * means[best])):
         found.append(f"the mean dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} "
                      f"and {sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
+    if (UNLIKE[0] >= _unlike(answers[best])[0] > STAYS[0] and _unlike(answers[best])[1] <= UNLIKE[1]
+            and abs(limit - median) > max(STAYS[0], STAYS[1] * median)):
+        found.append(f"the points differ ({_shares(answers[best])} of them), also towards σ = 0: the mean is one of "
+                     "unlike points")
     for i, j in plateaus:
         as_long = np.log(sigmas[j] / sigmas[i]) >= np.log(sigmas[last] / sigmas[first])
         if i != first and as_long and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
@@ -84,17 +90,13 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
         loss, at_most: the mean denoising loss, and the upper bound of the dimension that comes from it.
         disagreement, weak: shares of the points where the rules disagree, and where there is no clear gap.
     """
-    median, excess = np.median(answer), loss - answer.mean()
-    off = np.abs(answer - median)
-    unlike, very = ((off > max(limit, 0.1 * median)).mean() for limit in (0.5, 1.5))
-    values, counts = np.unique(answer, return_counts=True)
-    common = sorted(values[np.argsort(-counts)[:4]])
-    shares = ", ".join(f"{v:g} at {np.mean(answer == v):.0%}" for v in common)
+    excess = loss - answer.mean()
+    unlike, very = _unlike(answer)
     doubts = [
         (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
         (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
         (unlike > UNLIKE[0] or very > UNLIKE[1],
-         f"the points differ ({shares} of them): the mean is one of unlike points"),
+         f"the points differ ({_shares(answer)} of them): the mean is one of unlike points"),
         (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
@@ -104,3 +106,15 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
          f"the denoising loss is {excess:.1f} above the dimension: the denoiser is not exact at this noise level "
          "(train longer, if it was trained), or σ is too large for the curvature of the data")]
     return [text for holds, text in doubts if holds]
+
+
+def _unlike(answer):
+    """Shares of the points that differ from the median, and that differ from it by 2 or more, or by a tenth of it."""
+    off, median = np.abs(answer - np.median(answer)), np.median(answer)
+    return [(off > max(limit, 0.1 * median)).mean() for limit in (0.5, 1.5)]
+
+
+def _shares(answer):
+    values, counts = np.unique(answer, return_counts=True)
+    common = sorted(values[np.argsort(-counts)[:4]])
+    return ", ".join(f"{v:g} at {np.mean(answer == v):.0%}" for v in common)
