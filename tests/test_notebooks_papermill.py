@@ -10,6 +10,7 @@ import pytest
 
 from dimlib.book.records import COLUMNS
 from dimlib.data import packages
+from dimlib.machine.tensors import locked
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -103,9 +104,10 @@ def test_a_value_that_is_no_literal_is_text(text):
     assert parse([f"device={text}"], ROOT / "notebooks" / "07_spheres.ipynb") == {"device": text}
 
 
-def test_a_folder_whose_name_is_a_number():
-    (folder,) = parse(["out_dir=2024"], ROOT / "notebooks" / "07_spheres.ipynb").values()
-    assert (ROOT / "notebooks" / folder).resolve() == Path("2024").resolve()
+@pytest.mark.parametrize("name", ["2024", "2024_11", "1e3", "None", "[1]"])
+def test_a_folder_whose_name_is_a_python_literal(name):
+    (folder,) = parse([f"out_dir={name}"], ROOT / "notebooks" / "07_spheres.ipynb").values()
+    assert (ROOT / "notebooks" / folder).resolve() == Path(name).resolve()
 
 
 def test_a_link_to_the_notebooks_moves_no_output(tmp_path):
@@ -119,6 +121,16 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_run(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         main(str(ROOT / "notebooks" / "07_spheres.ipynb"), str(tmp_path / "file" / "run.ipynb"))
+    with pytest.raises(IsADirectoryError):
+        main(str(ROOT / "notebooks" / "07_spheres.ipynb"), str(tmp_path))
+    with pytest.raises(OSError):
+        main(str(ROOT / "notebooks" / "07_spheres.ipynb"), str(tmp_path / "run.ipynb"), f"out_dir={tmp_path}/file/in")
+
+
+def test_a_second_run_with_the_same_folder_is_refused(tmp_path):
+    folder = f"out_dir={tmp_path}"
+    with locked(tmp_path / "run"), pytest.raises(RuntimeError, match="run is in use by another process"):
+        main(str(ROOT / "notebooks" / "07_spheres.ipynb"), str(tmp_path / "run.ipynb"), folder)
 
 
 def test_numbers_between_commas_are_a_list():

@@ -230,6 +230,15 @@ def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
     assert type(again.net) is Own and torch.equal(again(x, 0.1), m(x, 0.1))
 
 
+def test_another_network_of_a_registered_name_is_not_saved(tmp_path):
+    other = type("MLP", (MLP,), {})                                        # it would be loaded as the library's
+    with pytest.raises(ValueError, match="another network 'MLP' is registered: give yours another name"):
+        ScoreModel(other(6, width=8, blocks=1), 1.0).save(tmp_path / "own")
+    with pytest.raises(ValueError, match="a network 'MLP' of dimlib.networks is registered"):
+        networks.register(other)
+    assert tensors.known("MLP") is MLP and not (tmp_path / "own").exists()
+
+
 def test_a_network_that_needs_numbers_to_be_built_comes_back(tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
 

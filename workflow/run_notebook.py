@@ -3,9 +3,10 @@
     python workflow/run_notebook.py NOTEBOOK OUTPUT [name=value ...]
 
 Values are Python literals (`dim=50`, `lr=1e-3`, `levels=0.01,0.02`); anything else is text
-(`device=cuda`). The notebook runs in its own folder, as in Jupyter; `out_dir=` alone is understood
-from where this command is called. OUTPUT may be NOTEBOOK itself: it is replaced at the end, and
-only if every cell ran.
+(`device=cuda`), and so is the value of a parameter whose default is text. The notebook runs in its
+own folder, as in Jupyter; `out_dir=` alone is understood from where this command is called. OUTPUT
+may be NOTEBOOK itself: it is replaced at the end, and only if every cell ran. While a notebook
+runs, a second run with the same `out_dir` is refused.
 """
 
 import ast
@@ -16,7 +17,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from dimlib.machine.tensors import replacing
+from dimlib.machine.tensors import locked, replacing
 
 
 def parse(assignments: list[str], notebook: Path) -> dict:
@@ -33,11 +34,20 @@ def parse(assignments: list[str], notebook: Path) -> dict:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: thousands of brackets
             value = text
+        if known[name]["inferred_type_name"] == "str" and not isinstance(value, str):
+            value = text  # such as the folder 2024_11, which is also a Python number
         parameters[name] = list(value) if isinstance(value, tuple) else value  # papermill makes text of a tuple
     if "out_dir" in parameters:  # real paths: the folder of the notebook may be a link
         folder = os.path.realpath(str(parameters["out_dir"]))
         parameters["out_dir"] = os.path.relpath(folder, os.path.realpath(notebook.parent))
     return parameters
+
+
+def results_of(notebook: Path, parameters: dict) -> Path | None:
+    """A name in the folder that a run writes to, for its lock; None for a notebook that writes nothing."""
+    default = papermill.inspect_notebook(notebook).get("out_dir", {}).get("default")
+    folder = parameters.get("out_dir") or (default and ast.literal_eval(default))
+    return folder and notebook.parent / folder / "run"
 
 
 def clean(nb: nbformat.NotebookNode) -> None:
@@ -58,7 +68,8 @@ def main(notebook: str, output: str, *assignments: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     source, target = Path(notebook), Path(output)
     parameters = parse(list(assignments), source)
-    with replacing(target) as unfinished:  # an output that cannot be written is noticed before the run
+    # What cannot be written is noticed here, before the run.
+    with replacing(target) as unfinished, locked(results_of(source, parameters)):
         nb = papermill.execute_notebook(
             source, None, parameters, cwd=source.parent, progress_bar=False, coalesce_streams=True
         )

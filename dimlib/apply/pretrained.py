@@ -192,17 +192,23 @@ def _schedule(scheduler) -> Schedule:
     """scaling, prediction, sigma_min and sigma_max for a scheduler of diffusers."""
     config, name = _config(scheduler), type(scheduler).__name__
     low, high = config.get("sigma_min"), config.get("sigma_max")
+
+    def setting(key):
+        if config.get(key) is None:
+            raise ValueError(f"the config of {name} has no {key}: make the scheduler again, with {key} as an argument")
+        return config[key]
+
     flow = name.startswith("FlowMatch") or config.get("use_flow_sigmas")
     kind = _kind(scheduler, "flow_prediction" if flow else "epsilon")
     prediction = partial(_formula, kind)
     if hasattr(scheduler, "precondition_noise"):
-        s, sign = config["sigma_data"], -1 if kind == "v_prediction" else 1
+        s, sign = setting("sigma_data"), -1 if kind == "v_prediction" else 1
         scaling: Callable[[Tensor], Pair] = partial(_formula, "edm", s, scheduler.precondition_noise)
-        return scaling, partial(_formula, "edm_output", s, sign), low, high
+        return scaling, partial(_formula, "edm_output", s, sign), setting("sigma_min"), setting("sigma_max")
     if hasattr(scheduler, "discrete_sigmas"):
-        return partial(_formula, "exploding"), partial(_formula, "score"), low, high
+        return partial(_formula, "exploding"), partial(_formula, "score"), setting("sigma_min"), setting("sigma_max")
     if flow or kind == "flow_prediction":
-        steps = config["num_train_timesteps"]
+        steps = setting("num_train_timesteps")
         return partial(_formula, "flow", steps), prediction, 1 / (steps - 1), steps - 1.0
     if hasattr(scheduler, "alphas_cumprod"):
         share = _numbers(scheduler.alphas_cumprod, "alphas_cumprod")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..machine.checks import check_count, check_denoised, check_points
-from ..machine.compute import full_precision, guarded, in_float64, rows_per_batch
+from ..machine.compute import check_matrices, full_precision, guarded, in_float64, rows_per_batch
 from ..sampler import noisy_copies
 from ..score import Denoiser
 from ..seeds import stream
@@ -205,9 +205,10 @@ def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: i
     """Singular values of I − J(x) = −σ² ∇s(x) at the clean point (Ventura et al., 2025; Achilli et al., 2024).
 
     It is the limit of a `Spectrum` for infinitely many copies that are infinitely near. It takes d evaluations of the
-    denoiser and as many derivatives.
+    denoiser and as many derivatives. ``MemoryError`` if the d × d matrices of one point need too much memory.
     """
     check_points(x, sigma)
+    check_matrices(x)
     d = x[0].numel()
     unit = torch.eye(d, dtype=x.dtype, device=x.device)
     values, losses = [], []
@@ -270,5 +271,10 @@ def _jacobian_rows(denoiser, point, vectors, sigma, batch_size):
         with torch.inference_mode(False), torch.enable_grad(), full_precision():
             inputs = point.detach().clone().expand(len(v), *point.shape).clone().requires_grad_()
             denoised = check_denoised(denoiser(inputs.clone(), sigma), inputs, sigma)
+            if not denoised.requires_grad:
+                raise TypeError("PyTorch cannot differentiate this denoiser: its result must follow from x by "
+                                "differentiable operations, without torch.no_grad or detach")
             (rows,) = torch.autograd.grad(denoised, inputs, v.view_as(inputs).clone())
+        if not rows.isfinite().all():
+            raise ValueError(f"the derivative of the denoiser at sigma={float(sigma):.3g} has NaN or infinite values")
         yield v, rows.flatten(1)

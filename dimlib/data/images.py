@@ -162,8 +162,8 @@ class Blobs(ImageFamily):
 
     def _checked(self, u: Tensor) -> Tensor:
         u = super()._checked(u)
-        if (u <= 0).any():
-            raise ValueError("the widths of blobs must be positive")
+        if (u < 1e-3).any() or (u > 1e3 * self.size).any():                # beyond, all pixels are equal in float64
+            raise ValueError(f"the widths of blobs must be from 0.001 to {1000 * self.size} pixels")
         return u
 
     def _draw(self, n, generator):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .checks import check_count, check_denoised, check_points, default_scores
 
-__all__ = ["beside", "captured", "choose_device", "full_precision", "guarded", "in_float64", "largest_std",
-           "matrix_bytes", "memory", "one_thread", "points_together", "rows_per_batch", "scores_number"]
+__all__ = ["beside", "captured", "check_matrices", "choose_device", "full_precision", "guarded", "in_float64",
+           "largest_std", "matrix_bytes", "memory", "one_thread", "points_together", "rows_per_batch", "scores_number"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
@@ -47,12 +47,21 @@ def _physical() -> float:
         return math.inf
 
 
-def _container(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """The smallest limit of the process's control groups, version 2 or 1; "max" is none."""
-    limits = [math.inf]
-    for file in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            limits.append(int(file.read_text()))
+def _container(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """The smallest limit of the process's control groups and of those above them; "max" is none.
+
+    ``own`` has a line "0::/a/b" for version 2 of control groups, and "4:memory:/a/b" for version 1.
+    """
+    limits, lines = [math.inf], ["0::/", "0:memory:/"]                     # the groups of the whole container
+    with suppress(OSError):
+        lines += own.read_text().splitlines()
+    for _, kind, group in (line.split(":", 2) for line in lines):
+        if kind in ("", "memory"):
+            folder, name = (root / "memory", "memory.limit_in_bytes") if kind else (root, "memory.max")
+            inside = Path(group.lstrip("/"))
+            for place in (inside, *inside.parents):
+                with suppress(OSError, ValueError):
+                    limits.append(int((folder / place / name).read_text()))
     return min(limits)
 
 
@@ -187,11 +196,17 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
     if number <= d:
         raise ValueError(f"n_scores={number} scores span at most {number} of the d={d} dimensions: use at least "
                          f"{d + 1}, better {default_scores(d)}")
+    check_matrices(x)
+    return number
+
+
+def check_matrices(x: Tensor) -> None:
+    """``MemoryError`` if the d × d matrices of one point of x need more memory than there is."""
+    d = x[0].numel()
     if matrix_bytes(d) > memory(x.device):
         raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
                           f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
                           "d × d matrix, or smaller images")
-    return number
 
 
 def points_together(d: int, rows: int, block: int, device: torch.device) -> int:

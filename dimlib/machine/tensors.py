@@ -29,8 +29,12 @@ def register(network: type[nn.Module]) -> type[nn.Module]:
     """Class decorator: a saved model may name this network, and is loaded as ``network(**config)``.
 
     Its instances need an attribute ``config``: the arguments of ``__init__``, as numbers, texts and lists.
+    ``ValueError`` if another module has registered a network of that name.
     """
-    _KNOWN[network.__name__] = network
+    name = network.__name__
+    if _KNOWN.get(name, network).__module__ != network.__module__:         # a cell of a notebook may run twice
+        raise ValueError(f"a network {name!r} of {_KNOWN[name].__module__} is registered: give yours another name")
+    _KNOWN[name] = network
     return network
 
 
@@ -47,9 +51,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A new file to write to in a ``with`` block. At its end the new file takes the place of ``path``.
 
     A process that is killed leaves the old file as it was; an error removes the new one. The folder is made if needed.
-    A symbolic link stays one: the file that it names is replaced.
+    A symbolic link stays one: the file that it names is replaced. ``IsADirectoryError`` if ``path`` is a folder.
     """
     path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
@@ -104,7 +110,13 @@ def read_tensors(path: str | Path, entry: str) -> tuple[dict[str, Tensor], dict]
     if header.get("sha256") != _sha256(tensors, entry, text):
         raise ValueError(f"{path} is damaged, or from another version of dimlib: its content has another SHA-256 than "
                          "its header says")
-    return tensors, json.loads(text)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} has an entry {entry!r} that is no JSON object: it is no such file")
+    return tensors, content
 
 
 def _sha256(tensors: dict[str, Tensor], entry: str, text: str) -> str:
@@ -127,7 +139,9 @@ class Saved(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write a safetensors file. ``ValueError`` for a network that is not registered, since it could not be read."""
         name = type(self.net).__name__
-        known(name)
+        if known(name) is not type(self.net):
+            raise ValueError(f"another network {name!r} is registered: give yours another name, and put "
+                             "@dimlib.networks.register above its class")
         header = self.config | {"network": name, "network_config": self.net.config}
         write_tensors(self.state_dict(), path, "score_model", header)
 
@@ -181,7 +195,7 @@ def write_checkpoint(path: str | Path, run: dict, history: list[tuple], modules:
     """Write the state of a training run.
 
     Args:
-        run: what identifies the run, as JSON: `read_checkpoint` refuses another one.
+        run: what identifies the run, as JSON, with its number of steps: `read_checkpoint` refuses another one.
         history: one row of numbers for each step.
         modules: networks by name.
         optimizers: their optimisers.
@@ -206,30 +220,49 @@ def read_checkpoint(path: str | Path, run: dict, modules: dict[str, nn.Module],
     """Put the state that `write_checkpoint` wrote into the modules and optimisers, and return the history.
 
     The history is empty, and nothing changes, where there is no such file. Where the file is damaged, the one before it
-    is taken, with a warning. ``ValueError`` for a file of another run, or if both are damaged.
+    is read, with a warning; the damaged file is renamed to ``.damaged``, so that it never replaces an intact one.
+    ``ValueError`` for a file of another run, if both are damaged, and if a part is missing.
     """
-    if not Path(path).exists() and not _previous(path).exists():
+    previous = _previous(path)
+    if not Path(path).exists() and not previous.exists():
         return []
     try:
         tensors, header = read_tensors(path, "training")
     except (ValueError, OSError) as error:
-        if not _previous(path).exists():
+        if not previous.exists():
             raise ValueError(f"{error}: delete it to train from the start") from error
-        tensors, header = read_tensors(_previous(path), "training")
+        try:
+            tensors, header = read_tensors(previous, "training")
+        except ValueError as other:
+            raise ValueError(f"{error}; {other}: delete both to train from the start") from error
+        if Path(path).exists():
+            os.replace(path, f"{path}.damaged")
         warnings.warn(f"{error}: the training goes on from the checkpoint before it", stacklevel=3)
     if header != run:
-        differing = ", ".join(key for key in run if header.get(key) != run[key])
+        differing = ", ".join(key for key in run | header if header.get(key) != run.get(key))
         raise ValueError(f"{path} belongs to another run, with other {differing}: delete it, or name another file")
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(_part(tensors, name))
+        for i, optimizer in enumerate(optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in _part(tensors, f"optimizer{i}").items():
+                index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = tensor
+            groups = optimizer.state_dict()["param_groups"]
+            missing = {index for group in groups for index in group["params"]} - set(state)
+            if missing:
+                raise KeyError(f"optimizer{i}.{min(missing)}")
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        history = tensors["history"].tolist()
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} lacks a part of its run, or has one that does not fit ({error}): delete it to train "
+                         "from the start") from error
+    if len(history) > run["steps"]:
+        raise ValueError(f"{path} has {len(history)} steps of a run of {run['steps']}: delete it to train from the "
+                         "start")
+    return history
 
-    def part(name):
-        return {k.removeprefix(name + "."): t for k, t in tensors.items() if k.startswith(name + ".")}
 
-    for name, module in modules.items():
-        module.load_state_dict(part(name))
-    for i, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in part(f"optimizer{i}").items():
-            index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return tensors["history"].tolist()
+def _part(tensors, name):
+    return {k.removeprefix(name + "."): t for k, t in tensors.items() if k.startswith(name + ".")}

@@ -678,3 +678,13 @@ def test_a_unet_trained_with_diffusers_and_loaded_again(tmp_path):
         loss, before = (dimlib.denoising_loss(d, points, sigma).dimension().mean() for d in (new, other))
         assert np.isfinite(loss)
         assert family.dim * 0.2 < loss < 0.8 * before
+
+
+@pytest.mark.parametrize("scheduler, missing", [
+    (diffusers.EDMEulerScheduler, "sigma_data"), (diffusers.EDMEulerScheduler, "sigma_max"),
+    (diffusers.ScoreSdeVeScheduler, "sigma_min"), (diffusers.FlowMatchEulerDiscreteScheduler, "num_train_timesteps")])
+def test_a_scheduler_without_a_setting_is_refused(scheduler, missing):
+    scheduler = scheduler()
+    scheduler._internal_dict = {key: value for key, value in scheduler.config.items() if key != missing}
+    with pytest.raises(ValueError, match=f"the config of {type(scheduler).__name__} has no {missing}: make the sched"):
+        from_diffusers(torch.nn.Identity(), scheduler)

@@ -9,6 +9,7 @@ import torch
 from dimlib.compare.readouts import denoising_loss, flipd, jacobian_spectrum, knee, lhsd, lidl, tangent_sketch
 from dimlib.data import exact
 from dimlib.data.manifolds import Plane, Sphere
+from dimlib.machine import compute
 from dimlib.svd import spectrum
 
 SIGMA = 0.01
@@ -287,3 +288,17 @@ def test_the_knee_of_a_curve_is_where_it_stops_to_fall():
 def test_a_curve_that_has_no_knee_is_refused(sigmas, dimensions):
     with pytest.raises(ValueError, match="three noise levels"):
         knee(sigmas, dimensions)
+
+
+def test_a_jacobian_that_needs_too_much_memory_is_an_error_before_the_work(monkeypatch):
+    monkeypatch.setattr(compute, "_container", lambda: 1e6)
+    with pytest.raises(MemoryError, match="d=200 entries needs .*: use tangent_sketch"):
+        jacobian_spectrum(pytest.fail, torch.zeros(1, 200), SIGMA)
+
+
+@pytest.mark.parametrize("readout", [flipd, lhsd, jacobian_spectrum])
+def test_a_denoiser_without_derivatives_is_refused(readout):
+    with pytest.raises(TypeError, match="PyTorch cannot differentiate this denoiser"):
+        readout(lambda x, sigma: x.detach(), torch.zeros(1, 4), SIGMA)
+    with pytest.raises(ValueError, match="derivative of the denoiser at sigma=0.01 has NaN or infinite values"):
+        readout(lambda x, sigma: x.abs().sqrt(), torch.zeros(1, 4), SIGMA)  # the slope at 0 is infinite

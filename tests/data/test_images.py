@@ -430,7 +430,13 @@ def test_the_real_files_are_mnist(train, counts, mean, std):
     assert abs(x.mean() - mean) < 1e-4 and abs(x.std() - std) < 1e-4
 
 
-@pytest.mark.parametrize("width", [0.0, -1.0, float("nan")])
-def test_a_blob_without_a_width_is_refused(width):
-    with pytest.raises(ValueError, match="positive|finite"):
-        images.Blobs(3, 8).render(torch.full((2, 3), width))
+@pytest.mark.parametrize("width", [0.0, -1.0, float("nan"), 1e-200, 1e9])
+def test_a_blob_whose_image_would_have_one_grey_value_is_refused(width):
+    with pytest.raises(ValueError, match="from 0.001 to 8000 pixels|finite"):
+        images.Blobs(3, 8).render(torch.full((2, 3), width, dtype=torch.float64))
+
+
+def test_the_narrowest_and_the_widest_blobs_have_images():
+    for width in (1e-3, 8e3):
+        image = images.Blobs(3, 8).render(torch.full((1, 3), width, dtype=torch.float64))
+        assert image.isfinite().all() and image.max() == 1 and image.min() == 0

@@ -21,7 +21,21 @@ CPU = torch.device("cpu")
 def test_the_limit_of_a_container(tmp_path, file, content, limit):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
-    assert compute._container(tmp_path) == limit
+    assert compute._container(tmp_path, tmp_path / "own") == limit
+
+
+@pytest.mark.parametrize("lines, limits", [
+    ("0::/slurm/job_7/step_0\n", {"slurm/job_7/memory.max": "4000", "memory.max": "max"}),
+    ("12:pids:/else\n4:memory:/slurm/job_7\n", {"memory/slurm/job_7/memory.limit_in_bytes": "4000"}),
+    ("0::/slurm/job_7\n", {"slurm/job_7/memory.max": "max", "slurm/memory.max": "4000", "memory.max": "5000"}),
+    ("0::/outside\n", {"memory.max": "4000"}),                            # a path of the machine, not of the container
+])
+def test_the_limit_of_the_control_group_of_this_process(tmp_path, lines, limits):
+    (tmp_path / "own").write_text(lines)
+    for file, content in limits.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
+    assert compute._container(tmp_path, tmp_path / "own") == 4000
 
 
 def test_the_least_limit_counts(monkeypatch):

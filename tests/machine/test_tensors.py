@@ -95,6 +95,9 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(tmp_path):
     with pytest.warns(UserWarning, match="c is damaged.* goes on from the checkpoint before it"):
         assert len(read_checkpoint(path, RUN, {"net": net}, [])) == 1
     assert (net.weight == 1).all()
+    assert (tmp_path / "c.damaged").read_bytes() == damaged and not path.exists()
+    checkpoint(path, 3)                                                    # until it is there, the good one stays
+    assert len(read_tensors(tmp_path / "c.previous", "training")[0]["history"]) == 1
 
 
 def test_where_no_checkpoint_is_whole_the_error_says_what_to_do(tmp_path):
@@ -103,6 +106,70 @@ def test_where_no_checkpoint_is_whole_the_error_says_what_to_do(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match="c has no 'training' entry .*: delete it to train from the start"):
         read_checkpoint(path, RUN, {"net": torch.nn.Linear(2, 1)}, [])
+
+
+def test_where_both_checkpoints_are_damaged_both_are_named(tmp_path):
+    for name in ("c", "c.previous"):
+        (tmp_path / name).write_text("nothing")
+    with pytest.raises(ValueError, match="c has no .*; .*c.previous has no .*: delete both to train from the start"):
+        read_checkpoint(tmp_path / "c", RUN, {}, [])
+
+
+def trained(path, **more):
+    """A checkpoint of a network with an optimiser, after one step."""
+    net = torch.nn.Linear(2, 1)
+    adam = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    adam.step()
+    write_checkpoint(path, RUN | more, [(0.0,)], {"net": net}, [adam])
+    return net, adam
+
+
+@pytest.mark.parametrize("missing", ["history", "net.weight", "optimizer0.0", "optimizer0.1", "optimizer0"])
+def test_a_missing_part_of_a_checkpoint_is_named(tmp_path, missing):
+    net, adam = trained(tmp_path / "c")
+    tensors, header = read_tensors(tmp_path / "c", "training")
+    left = {name: tensor for name, tensor in tensors.items() if not name.startswith(missing)}
+    assert 0 < len(left) < len(tensors)
+    write_tensors(left, tmp_path / "c", "training", header)
+    with pytest.raises(ValueError, match=f"(?s)c lacks a part of its run.*{missing.removeprefix('net.')}.*: delete it"):
+        read_checkpoint(tmp_path / "c", RUN, {"net": net}, [adam])
+
+
+def test_a_checkpoint_of_a_newer_version_says_what_differs(tmp_path):
+    net, adam = trained(tmp_path / "c", schedule="new")
+    with pytest.raises(ValueError, match="c belongs to another run, with other schedule: delete it"):
+        read_checkpoint(tmp_path / "c", RUN, {"net": net}, [adam])
+
+
+def test_more_steps_than_the_run_has_are_refused(tmp_path):
+    net = torch.nn.Linear(2, 1)
+    checkpoint(tmp_path / "c", 4)
+    with pytest.raises(ValueError, match="c has 4 steps of a run of 3: delete it"):
+        read_checkpoint(tmp_path / "c", RUN, {"net": net}, [])
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", "{", "1"])
+def test_a_header_that_is_no_json_object(tmp_path, monkeypatch, text):
+    with monkeypatch.context() as m:
+        m.setattr("dimlib.machine.tensors.json.dumps", lambda value: text)
+        write_tensors({"a": torch.ones(1)}, tmp_path / "c", "training", {})
+        with pytest.raises(ValueError, match="c has an entry 'training' that is no JSON object"):
+            read_tensors(tmp_path / "c", "training")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("replace"), replace(*names)))
+    with replacing(tmp_path / "file") as unfinished:
+        unfinished.write_text("x")
+    assert done == ["fsync", "replace"]
+
+
+def test_a_folder_is_refused_before_the_work(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file"), replacing(tmp_path):
+        pytest.fail("the work has begun")
 
 
 def test_a_process_that_is_killed_between_two_files_loses_nothing(tmp_path):
