@@ -142,7 +142,7 @@ def dimension_curve(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], n_sc
     ``print(dimension_curve(...))`` shows the answer, its standard error, its plateau and its doubts.
     """
     levels = sorted({float(s) for s in np.atleast_1d(np.asarray(sigmas, dtype=float))})
-    if len(levels) < 2:
-        raise ValueError(f"a curve needs at least two noise levels, got {levels}")
+    if len(levels) < 2 or not 0 < levels[0] < levels[-1] < np.inf:
+        raise ValueError(f"a curve needs at least two noise levels, positive and finite, got {levels}")
     return DimensionCurve(tuple(
         spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise, without=True) for s in levels))

@@ -1,7 +1,7 @@
 """The network for vectors, and the parts that all networks share. Networks for images are in ``dimlib.vision``.
 
 A network is called as ``net(x, log_sigma)`` with x of shape ``(B, *shape)`` and log_sigma of shape (B,), and returns
-the shape of x. Its last layers start at zero, so that an untrained model returns x itself as the denoised point.
+the shape of x. Its last layers start at zero, so that an untrained model with the parametrisation "data" returns x.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .machine.checks import check_counts
 from .machine.tensors import register
 
-__all__ = ["MLP", "start_at_zero", "touches_data"]
+__all__ = ["MLP", "register", "start_at_zero", "touches_data"]
 
 
 def touches_data(layer: nn.Module) -> nn.Module:

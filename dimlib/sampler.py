@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .machine.checks import check_count, check_counts, check_direction, check_sigma, check_values
-from .machine.compute import guarded
+from .machine.checks import check_count, check_counts, check_level, check_move, check_values
+from .machine.compute import choose_device, guarded
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
@@ -20,14 +20,12 @@ Noise = Callable[[], Tensor]  # draws ε of the shape of x
 
 
 def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """n noisy copies x_0 + σ ε_i of each point, with ε_i ~ N(0, I), and their noise.
+    """n noisy copies x_0 + σ ε_i of each point, ``(P, n, *shape)``, and their noise ε_i ~ N(0, I), ``(n, *shape)``.
 
     All points get the same noise (common random numbers). So differences between the points, and between noise levels
-    with the same seed, come from the data and not from the draw. x0 has the shape ``(P, *shape)``, sigma is in its
-    units and positive, the generator is on its device. Returns the copies, shape ``(P, n, *shape)``, and the noise ε,
-    shape ``(n, *shape)``.
-    """
-    check_sigma(sigma)
+    with the same seed, come from the data and not from the draw. x0 has the shape ``(P, *shape)``, sigma is one number
+    in its units, the generator is on its device."""
+    check_level(sigma)
     noise = torch.randn((n, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype)
     return x0[:, None] + sigma * noise, noise
 
@@ -96,6 +94,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     """Generate n samples, ``(n, *shape)``, float32: start from noise, lower its level in steps, denoise the result.
 
     On a GPU a large network is faster under ``torch.autocast("cuda", torch.bfloat16)``, which is enough for pictures.
+    ``ValueError`` or ``TypeError``: bad arguments, or a denoiser that breaks its contract.
 
     Args:
         denoiser: a denoiser (``dimlib.score``), on the device.
@@ -104,6 +103,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         method: one of the ``METHODS`` of a step.
         seed: seed of all noise.
         start: mean of the initial N(start, σ_max² I); give the mean of the data where it is far from 0.
+        device: "auto", or the name of a torch device.
         batch_size: samples per call of the denoiser; chosen from the memory where not given.
     """
     levels = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
@@ -112,7 +112,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     if len(levels) < 2 or levels[-1] <= 0 or any(low >= high for high, low in pairwise(levels)):
         raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
     check_counts(n=n, **{"number of entries of a sample": math.prod(shape)})
-    generator = stream(seed, "reverse diffusion", device)
+    generator = stream(seed, "reverse diffusion", device := choose_device(device))
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)
     x = start + levels[0] * noise()
@@ -130,10 +130,10 @@ def walk(denoiser: Denoiser, x: Tensor, direction: Tensor, sigma: float, step: f
     Along a tangent direction the walk follows the manifold. Along a normal one the denoiser undoes each step: v stays
     as it is where a move is shorter than h/2. x is one point, direction a vector of its shape and of any length but 0,
     step the length h (a few σ is best). Returns the path with its start, shape ``(n_steps + 1, *shape)``."""
-    check_sigma(sigma)
+    check_level(sigma)
     check_values(x[None])
     check_count("n_steps", n_steps, least=0)
-    check_direction(direction, x)
+    check_move(direction, step, x)
     path, denoiser = [x], guarded(denoiser)
     for _ in range(n_steps):
         path.append(denoiser((path[-1] + step * direction / direction.norm())[None], sigma)[0])

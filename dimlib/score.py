@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .machine.checks import check_sigma
+from .machine.checks import check_sigma, check_values
 from .machine.compute import beside, in_float64
 from .machine.tensors import Saved
 
@@ -68,10 +68,10 @@ class ScoreModel(Saved):
         super().__init__()
         if parametrisation not in PARAMETRISATIONS:
             raise ValueError(f"parametrisation {parametrisation!r} is none of {', '.join(PARAMETRISATIONS)}")
-        if not data_std > 0:
-            raise ValueError(f"data_std={data_std}: the data's standard deviation must be positive; is it constant?")
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        if not 0 < data_std < float("inf"):
+            raise ValueError(f"data_std={data_std} must be positive and finite: are the data constant?")
+        if not 0 < sigma_min < sigma_max < float("inf"):
+            raise ValueError(f"need 0 < sigma_min < sigma_max, both finite, got {sigma_min} and {sigma_max}")
         self.net, self.parametrisation = net.float(), parametrisation
         self.data_std, self.sigma_min, self.sigma_max = float(data_std), float(sigma_min), float(sigma_max)
         mean = torch.as_tensor(data_mean).detach().cpu().double()
@@ -85,8 +85,8 @@ class ScoreModel(Saved):
     def for_data(cls, net: nn.Module, x: Tensor, **options) -> "ScoreModel":
         """A model for data x, shape ``(N, *shape)``: data_mean is their mean, data_std the root mean square of all
         entries of x − data_mean. ``options`` are the other arguments of ``ScoreModel``."""
-        mean = in_float64(x).mean(0)
-        return cls(net, (in_float64(x) - mean).square().mean().sqrt().item(), mean, **options)
+        x = check_values(in_float64(torch.as_tensor(x)))
+        return cls(net, (x - x.mean(0)).square().mean().sqrt().item(), x.mean(0), **options)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         if self.data_mean.ndim and x.shape[1:] != self.data_mean.shape:

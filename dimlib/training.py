@@ -70,7 +70,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         model: the model to train, moved to ``device``.
         x: data, shape ``(N, *shape)``, finite, N ≥ 2.
         steps: number of steps.
-        batch_size: points per step.
+        batch_size: noisy points per step, made of half as many points of x, each with ε and with −ε.
         lr: largest learning rate. A wide network needs a smaller one: a U-Net of 64 channels needs 2e-3.
         seed: seed of batches and noise.
         device: "auto", or the name of a torch device.

@@ -4,6 +4,7 @@ Fixed examples, few of each, by default; ``make test-slow`` sets DIMLIB_EXAMPLES
 """
 
 import os
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import dimlib
 from dimlib import networks, sampler, score, training
+from dimlib.apply import cost, pretrained
 from dimlib.compare import readouts
 from dimlib.data import exact, images, manifolds, pool
 from dimlib.data.manifolds import Plane, Sphere, Union
@@ -95,6 +97,36 @@ manifold = st.sampled_from([Plane(2, D), Sphere(2, D), manifolds.Cube(2, D), man
                             Union([Sphere(2, D), Sphere(1, D, seed=1)])])
 family = st.sampled_from([images.Squares(2, size=8), images.Blobs(2, size=8)])
 given_points = {"denoiser": denoiser, "x": points(), "sigma": sigma}
+
+
+def real(x):
+    """These functions are called in loops, on points that others have checked."""
+    return torch.is_tensor(x) and x.is_floating_point() and x.ndim > 1 and x.numel()
+
+
+clean_points = {"denoiser": st.sampled_from(DENOISERS[:4]), "sigma": sigma, "x": points().filter(real)}
+
+
+@st.composite
+def rows(draw):
+    """Mostly 20 rows of 4 columns, as an array; now and then with other values, sizes or types."""
+    if draw(st.integers(0, 5)) == 5:
+        return draw(anything)
+    X = np.random.default_rng(draw(st.integers(0, 9))).normal(size=draw(mostly(st.just((20, D)), st.lists(
+        st.integers(0, 12), max_size=4).map(tuple))))
+    return X * draw(mostly(st.just(1.0), scale))
+
+
+def fitted(found):
+    assert 0 <= found.dimension_ <= D and np.isfinite(found.sigma_) and repr(found.estimate_)
+
+
+def noise_model(alphas, sigmas, x, sigma):
+    """A network that predicts no noise, called once."""
+    return pretrained.from_noise_prediction(lambda x_t, t: 0 * x_t, alphas, sigmas)(x, sigma)
+
+
+FITTED = dimlib.DiffusionDimension(exact.denoiser(Plane(2, D))).fit(Plane(2, D).sample(50).numpy())
 FUNCTIONS = {
     # name: (function, strategy of each argument, check of the answer)
     "spectrum": (dimlib.spectrum, given_points | {
@@ -111,9 +143,19 @@ FUNCTIONS = {
         exact.denoiser(Sphere(2, D)).log_density, lambda x, s: x[:, 0], lambda x, s: x, lambda x, s: None]),
         "x": points(), "sigmas": sigmas}, dimensions),
     "knee": (readouts.knee, {"sigmas": sigmas, "dimensions": sigmas}, index),
-    "noise_prediction": (lambda d, x, s: score.noise_prediction(d, x, s).shape == x.shape,
-                         {"d": st.sampled_from(DENOISERS[:4]), "s": sigma,
-                          "x": points().filter(lambda x: torch.is_tensor(x) and x.is_floating_point())}, None),
+    "noise_prediction": (score.noise_prediction, clean_points, None),
+    "score_at": (score.score_at, clean_points, None),
+    "noisy_copies": (lambda x0, sigma, n: sampler.noisy_copies(x0, sigma, n, stream(0, "x"))[0], {
+        "x0": points().filter(real), "sigma": st.one_of(sigma, number), "n": st.integers(1, 9)}, None),
+    "expected_cost": (cost.expected_cost, given_points | {"n_scores": mostly(st.just(20), count)},
+                      lambda cost: finite([cost.evaluations, cost.seconds, cost.bytes])),
+    "DiffusionDimension": (lambda denoiser, X, **given: dimlib.DiffusionDimension(denoiser, **given).fit(X), {
+        "denoiser": denoiser, "X": rows(), "sigmas": mostly(st.none(), sigmas), "n_points": count,
+        "random_state": mostly(seed, anything), "max_steps": mostly(st.just(3), anything)}, fitted),
+    "predict": (lambda X: FITTED.predict(X), {"X": rows()}, finite),
+    "from_noise_prediction": (lambda **given: noise_model(**given), {
+        "alphas": mostly(st.just(torch.linspace(0.99, 0.1, 9)), sigmas), "sigmas": mostly(
+            st.just(torch.linspace(0.05, 0.99, 9)), sigmas), "x": points(), "sigma": sigma}, None),
     "noise_schedule": (sampler.noise_schedule, {
         "sigma_min": mostly(st.just(0.1), number), "sigma_max": mostly(st.just(1.0), number), "steps": count}, tensor),
     "reverse_diffusion": (sampler.reverse_diffusion, {
@@ -134,11 +176,18 @@ FUNCTIONS = {
     "MLP": (networks.MLP, {"dim": st.integers(0, 9), "width": mostly(st.integers(1, 9), count),
                            "blocks": mostly(st.integers(1, 3), count), "waves": st.booleans()}, None),
     "sample": (lambda m, n, s: m.sample(n, s), {"m": manifold, "n": count, "s": seed}, tensor),
-    "project": (lambda m, x: m.project(x), {"m": manifold, "x": points()}, None),
+    "project": (lambda m, x: m.project(x), {"m": manifold, "x": points()}, tensor),
+    "component": (lambda m, x: m.component(x), {
+        "m": st.just(Union([Sphere(2, D), Sphere(1, D, seed=1)])), "x": points()}, tensor),
+    "exact denoiser": (lambda m, x, s: exact.denoiser(m)(x, s), {
+        "m": st.sampled_from([Plane(2, D), Sphere(2, D), manifolds.SpaghettiLine(D),
+                              Union([Plane(1, D), Sphere(2, D)])]), "x": points(), "s": sigma}, tensor),
+    "log density": (lambda m, x, s: exact.denoiser(m).log_density(x, s), {
+        "m": st.sampled_from([Plane(2, D), Sphere(2, D)]), "x": points(), "s": sigma}, tensor),
     "visible_dimension": (lambda m, x, s: m.visible_dimension(x, s),
                           {"m": manifold, "x": st.builds(lambda m: m.sample(2), manifold), "s": sigma}, tensor),
     "render": (lambda f, u: f.render(u), {
-        "f": family, "u": mostly(st.builds(lambda f: f.sample_coordinates(2), family), points())}, None),
+        "f": family, "u": mostly(st.builds(lambda f: f.sample_coordinates(2), family), points())}, tensor),
     "draw": (pool.draw, {"name": st.one_of(st.sampled_from([*pool.POOL]), anything), "n": count, "seed": seed},
              lambda found: finite(found[0])),
     **{f"rule {name}": (rule, {"values": mostly(st.just([[0.9, 0.8, 0.1]]), st.lists(sigmas, max_size=3)),
@@ -157,7 +206,10 @@ def test_an_answer_or_a_documented_error(name):
     @given(st.fixed_dictionaries(strategies))
     def check(arguments):
         try:
-            found = function(**arguments)
+            with warnings.catch_warnings():                                # of doubts, and of NumPy about infinity
+                warnings.simplefilter("ignore", category=UserWarning)
+                warnings.simplefilter("ignore", category=RuntimeWarning)
+                found = function(**arguments)
         except DOCUMENTED:
             seen.refusals += 1
             return

@@ -225,3 +225,20 @@ def test_a_walk_in_a_normal_direction_stays_where_it_is(steps):
 def test_a_walk_needs_a_direction(direction):
     with pytest.raises(ValueError, match="direction must be a vector other than 0"):
         walk(lambda x, sigma: x, torch.ones(3), direction, 0.1, 0.1, 1)
+
+
+@pytest.mark.parametrize("step", [-0.1, 0.0, float("nan"), float("inf"), None])
+def test_a_walk_needs_a_step(step):
+    """A negative one turned the direction after each move, so that the path went to and fro."""
+    with pytest.raises(ValueError, match="step=.* must be a positive number: to walk the other way, give -direction"):
+        walk(lambda x, sigma: x, torch.zeros(3), torch.ones(3), 0.1, step, 2)
+
+
+def test_copies_have_one_noise_level():
+    """One for each point would multiply the columns where there are as many columns as points."""
+    with pytest.raises(ValueError, match="give one noise level, for all points"):
+        noisy_copies(torch.zeros(3, 3), torch.ones(3), 2, torch.Generator())
+
+
+def test_samples_on_the_device_auto():
+    assert reverse_diffusion(lambda x, sigma: x, 2, (3,), [1.0, 0.5], device="auto").shape == (2, 3)

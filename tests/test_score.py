@@ -179,15 +179,15 @@ def test_an_unknown_parametrisation_is_refused():
         model("flow")
 
 
-@pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf")])
 def test_constant_data_are_refused(std):
-    with pytest.raises(ValueError, match="data_std=.*must be positive; is it constant"):
+    with pytest.raises(ValueError, match="data_std=.* must be positive and finite: are the data constant"):
         model(data_std=std)
 
 
-@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (2.0, 1.0)])
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, float("inf"))])
 def test_an_empty_range_of_noise_levels_is_refused(low, high):
-    with pytest.raises(ValueError, match=f"0 < sigma_min < sigma_max, got {low} and {high}"):
+    with pytest.raises(ValueError, match=f"0 < sigma_min < sigma_max, both finite, got {low} and {high}"):
         model(sigma_min=low, sigma_max=high)
 
 
@@ -284,7 +284,7 @@ def test_a_configuration_that_builds_no_network_is_refused(tmp_path, changed):
 @pytest.mark.parametrize("header", [None, [], {}, {"network": "MLP"}])
 def test_a_header_that_names_no_network_is_refused(tmp_path, header):
     write_tensors(model().state_dict(), tmp_path / "odd", "score_model", header)
-    with pytest.raises(ValueError, match="odd does not fit its own network"):
+    with pytest.raises(ValueError, match="odd (does not fit its own network|has an entry 'score_model' that is no JSON)"):
         ScoreModel.load(tmp_path / "odd")
 
 

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
                              "keep the first principal components")
         points, scores = min(MOST_POINTS, max(1, int(HELD_OUT * n))), default_scores(d)
         levels = len(set(options.sigmas or range(MOST_LEVELS)))
-        steps = options.max_steps + (min(COMPARED, options.max_steps) if x.ndim == 2 else 0)  # of two networks
+        steps = options.max_steps + (min(COMPARED, options.max_steps) if x.ndim != 4 else 0)  # of two networks
         print(f"needs at most {steps} training steps, then {points} points × {scores} scores × "
               f"{levels} noise levels = {points * scores * levels} evaluations", flush=True)
         started = time.perf_counter()
@@ -69,10 +69,11 @@ def _parser():
     parser.add_argument("--key", help="which array of an npz")
     parser.add_argument("--max-steps", metavar="N", type=int, default=RECIPE.max_steps,
                         help="budget of training steps (%(default)s)")
-    parser.add_argument("--sigmas", metavar="S", type=float, nargs="+", help="noise levels to ask at (from the data)")
+    parser.add_argument("--sigmas", metavar="S", type=float, nargs="+",
+                        help="noise levels, at least two, in units of the data (chosen from the data)")
     parser.add_argument("--seed", metavar="N", type=int, default=RECIPE.random_state,
                         help="seed of everything random (%(default)s)")
-    parser.add_argument("--device", default=RECIPE.device, help="cuda, mps, cpu, or auto for the first there (auto)")
+    parser.add_argument("--device", default=RECIPE.device, help="cuda, mps, cpu, or auto: the first that exists (auto)")
     parser.add_argument("--report", metavar="PNG", type=Path, help="also write figures and answer to this file")
     return parser
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..machine.compute import guarded, matrix_bytes, points_together, rows_per_batch, scores_number
 from ..sampler import BLOCK, copies_in_blocks
 from ..score import Denoiser
-from ..svd import moments
+from ..svd import GROUPS, moments
 
 __all__ = ["Cost", "expected_cost", "expected_seconds"]
 
@@ -35,6 +35,12 @@ def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | N
 
     If it is too much: use fewer points, a GPU, or `tangent_sketch`, which takes O(k) evaluations per point and not 4 d.
     """
+    evaluations, gathered, solved, size = _measured(denoiser, x, sigma, n_scores)
+    return Cost(evaluations, gathered + solved, size)
+
+
+def _measured(denoiser, x, sigma, n_scores=None):
+    """Evaluations, seconds of the sums, seconds of one eigenvalue problem for each point, and bytes of memory."""
     number = scores_number(x, sigma, n_scores)
     d, part = x[0].numel(), min(number, TRIAL)
     rows = rows_per_batch(None, d, x.device)
@@ -46,16 +52,18 @@ def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | N
     small = sums[0, 0, :-1, :-1][:SMALL, :SMALL]
     solved = _timed(lambda: torch.linalg.eigvalsh(small))[1] * (d / len(small)) ** 3
     together = min(len(x), points_together(d, rows, BLOCK, x.device))
-    return Cost(len(x) * number, len(x) * (gathered * number / part + solved), together * matrix_bytes(d))
+    return len(x) * number, len(x) * gathered * number / part, len(x) * solved, together * matrix_bytes(d)
 
 
 @torch.no_grad()
 def expected_seconds(denoiser: Denoiser, x: Tensor, sigma: float, n_levels: int, steps: int, batch_size: int) -> float:
     """Seconds of a fit, at most: the training of such a network, and spectra at the points x at each noise level.
 
-    A training step is taken to last three times as long as an evaluation of its rows. Errors as for `expected_cost`.
+    A training step is taken to last three times as long as an evaluation of its rows. Each spectrum has its
+    eigenvalues and those without each quarter of the copies. Errors as for `expected_cost`.
     """
-    spectra = n_levels * expected_cost(denoiser, x, sigma).seconds
+    _, gathered, solved, _ = _measured(denoiser, x, sigma)
+    spectra = n_levels * (gathered + (1 + GROUPS) * solved)
     rows = x[:1].expand(batch_size, *x.shape[1:])
     return 3 * steps * _timed(lambda: denoiser(rows, sigma))[1] + spectra
 

@@ -53,9 +53,9 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
-    if learned.steps <= FEW_STEPS:
-        return [f"too few rows: after step {learned.steps} the network learned them by heart. So its training ended "
-                "there, perhaps before it had learned how the data bend"]
+    if learned.steps <= FEW_STEPS < learned.tried:
+        return [f"too few rows: after step {learned.steps} the network memorised them. So its training ended there, "
+                "perhaps before it had learned how the data bend"]
     return []
 
 
@@ -87,21 +87,21 @@ def about_the_neighbours(neighbours: float, median: float) -> list[str]:
 
 def about_the_data(x: NDArray, sigma: float) -> list[str]:
     """Doubts because of duplicates, outliers and columns of x, shape ``(N, *shape)``, for an answer at sigma."""
-    rows, table = x.reshape(len(x), -1), x.ndim == 2
+    rows, table = x.reshape(len(x), -1), x.ndim != 4                       # a table of numbers, or images
     duplicates = 1 - len(np.unique(rows, axis=0)) / len(rows)
     constant = rows.max(0) == rows.min(0)
     free = rows[:, ~constant]
-    outliers = _outliers(free)
-    coarse = int((_steps(free) > sigma).sum())
+    outliers = _outliers(free) if table else 0
+    coarse = int((_steps(free) > sigma).sum()) if table else 0
     special = sum(map(_holds_one_value_often, free.T)) if table else 0
     spread = free.std(0)
     doubts = [
         (duplicates > DUPLICATES,
-         f"{duplicates:.0%} of the rows are duplicates, and are learned by heart: remove them"),
-        (table and outliers,
+         f"{duplicates:.0%} of the rows are duplicates, which the network memorises: remove them"),
+        (outliers,
          f"{outliers} of {len(rows)} rows are outliers, very far from the others: remove them or, if they hold a code "
          "for a missing value such as -9999, impute it"),
-        (table and coarse,
+        (coarse,
          f"{coarse} of {rows.shape[1]} columns hold values on a grid, such as whole numbers, with steps larger than "
          f"σ = {sigma:.3g}: below its steps a grid has dimension 0"),
         (special,

@@ -39,7 +39,7 @@ from .doubts import (
     about_the_training,
     dimension_of_neighbours,
 )
-from .learning import Learned, Mean, learn, mean_of
+from .learning import COMPARED, Learned, Mean, learn, mean_of
 
 __all__ = ["DiffusionDimension"]
 
@@ -55,6 +55,7 @@ ROWS_PER_STEP, IMAGES_PER_STEP = 500, 32
 LEAST_ROWS = 10
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 MOST_POINTS = 100        # points of the curve where their number is not given
+MOST_ATTENDED = 32       # pixels a side: attention compares each pixel with each other one
 LONG = 600               # seconds; a fit that may take longer is announced
 
 
@@ -79,8 +80,10 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         n_networks: number of networks, which differ in their seeds. The denoiser is the mean of theirs, and the
             standard error contains how much their dimensions differ.
         width: width of the network for vectors.
-        batch_size: rows per step, at most all; 500, or 32 images, if not given.
-        n_points: number of rows at which the dimension is computed; at most the held-out rows, and 100 if not given.
+        batch_size: noisy rows per step, at most as many as there are rows; 500, or 32 images, if not given. They are
+            made of half as many rows of X, each with some noise ε and with −ε.
+        n_points: number of rows at which the dimension is computed; 100 if not given, and at most the held-out rows, or
+            all rows if a denoiser is given.
         random_state: seed of everything random. It is a number by default, so that a fit can be repeated.
         device: "auto", or the name of a torch device, on which a given denoiser must be.
         verbose: show progress bars and the result.
@@ -93,7 +96,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         denoiser_: the trained, or the given, denoiser.
         learned_: how the training ended, a `Learned`; not if a denoiser was given.
         dimension_pw_: the dimension at each row of X, shape (N,), after ``fit_transform_pw`` only.
-        n_features_in_: number of columns.
+        n_features_in_: number of columns, or of channels for images.
 
     Raises:
         ValueError: X with NaN or infinite values, text, fewer than 10 different rows, one column, constant data, or, in
@@ -182,6 +185,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def _checked(self, X, reset) -> NDArray:
         least = {"ensure_min_samples": LEAST_ROWS, "ensure_min_features": 2} if reset else {}
         X = validate_data(self, X, reset=reset, dtype=np.float64, allow_nd=True, **least)
+        self._row_shape: tuple = X.shape[1:] if reset else self._row_shape
+        if X.shape[1:] != self._row_shape:
+            raise ValueError(f"X has rows of shape {X.shape[1:]}, and the fit had rows of shape {self._row_shape}")
         if reset and len(np.unique(X[:1000].reshape(min(len(X), 1000), -1), axis=0)) < LEAST_ROWS:
             raise ValueError(f"X has fewer than {LEAST_ROWS} different rows among its first thousand: "
                              "that is a few points, not a manifold. Remove duplicates, and shuffle the rows")
@@ -228,21 +234,22 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def _curve(self, x, levels) -> DimensionCurve:
         """The curve at points x, in the frame of the denoiser, for noise levels in the units of X."""
         bar = show(levels, len(levels), "noise level", notebook=True) if self.verbose else levels
-        return DimensionCurve(tuple(self._spectrum(self._inner, x, float(level)) for level in bar))
+        return DimensionCurve(tuple(self._spectrum(self._inner, x, float(level), without=True) for level in bar))
 
-    def _spectrum(self, denoiser, x, level) -> Spectrum:
+    def _spectrum(self, denoiser, x, level, without=False) -> Spectrum:
         """A spectrum at points x, in the frame of the denoiser, for a noise level in the units of X."""
-        with one_thread(self.denoiser is None and x.ndim == 2):
-            found = spectrum(denoiser, x, level / self._frame.unit, seed=self._seed, without=True)
+        with one_thread(self.denoiser is None and x.ndim != 4):
+            found = spectrum(denoiser, x, level / self._frame.unit, seed=self._seed, without=without)
         return replace(found, sigma=level)
 
     def _say_cost(self, x, kept, levels) -> None:
         """Warn before a long fit. The errors of a spectrum come here, too: before the training."""
         scores_number(x, levels[0], None)
-        model = self._networks(kept, levels, seed=0)[-1]().to(x.device).eval()
-        with one_thread(x.ndim == 2):
-            seconds = self.n_networks * expected_seconds(model, x, float(levels[0]), len(levels), self.max_steps,
-                                                         self._rows_per_step(kept))
+        networks = self._networks(kept, levels, seed=0)
+        steps = self.max_steps + (len(networks) - 1) * min(COMPARED, self.max_steps)
+        with one_thread(x.ndim != 4):
+            seconds = self.n_networks * expected_seconds(networks[-1]().to(x.device).eval(), x, float(levels[0]),
+                                                         len(levels), steps, self._rows_per_step(kept))
         if seconds > LONG:
             time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
             warnings.warn(f"this fit may take {time} on this machine: use fewer points (n_points), fewer sigmas or "
@@ -265,7 +272,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def _train(self, held, kept, levels, seed) -> Learned:
         """A denoiser for the given noise levels and those between, in the frame of the data."""
         bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
-        with one_thread(kept.ndim == 2):
+        with one_thread(kept.ndim != 4):
             return learn(self._networks(kept, levels, seed), kept, held, np.geomspace(levels[0], levels[-1], LEVELS),
                          self.max_steps, self._rows_per_step(kept), seed=seed, device=self.device, bar=bar)
 
@@ -280,11 +287,13 @@ def _for_images(kept, levels) -> ScoreModel:
     """An untrained model with a U-Net with a second look, for square images."""
     mean, std = kept.mean().item(), kept.std().item()
     halvings = next((n for n in (2, 1) if kept.shape[-1] % 2**n == 0), 0)
+    coarsest = kept.shape[-1] // 2**halvings                               # pixels, which is large for odd sizes
     if kept.shape[2] != kept.shape[3]:
         raise ValueError(f"X holds images of {kept.shape[2]}×{kept.shape[3]} pixels: crop or pad them to squares, or "
                          "give them as rows, X.reshape(len(X), -1)")
     net = SecondLook([(grey - mean) / std for grey in (kept.min().item(), kept.max().item())], std / (2 * levels[-1]),
-                     size=kept.shape[2], channels_in=kept.shape[1], multipliers=[1, 2, 4][: halvings + 1])
+                     size=kept.shape[2], channels_in=kept.shape[1], multipliers=[1, 2, 4][: halvings + 1],
+                     attention=coarsest <= MOST_ATTENDED)
     return ScoreModel(net, std, mean, sigma_min=levels[0], sigma_max=2 * levels[-1])
 
 
@@ -312,7 +321,8 @@ class InFrame:
     frame: Frame
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        unit, center = self.frame.unit, torch.as_tensor(self.frame.center, device=x.device)
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        unit, center = self.frame.unit, torch.as_tensor(self.frame.center, dtype=wide).to(x.device)
         denoised = self.denoiser(((x - center) / unit).float(), sigma / unit)
         return (center + unit * denoised.to(center.dtype)).to(x.dtype)
 

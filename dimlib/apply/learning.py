@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..machine.compute import guarded
 from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..training import train_steps
@@ -85,7 +86,7 @@ def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float] | 
     generator, losses = stream(seed, "held-out loss", held.device), []
     for sigma in sigmas:
         noise = torch.randn(held.shape, generator=generator, device=held.device)
-        errors = (denoiser(held + sigma * noise, float(sigma)) - held) / sigma
+        errors = (guarded(denoiser)(held + sigma * noise, float(sigma)) - held) / sigma
         losses.append(errors.square().flatten(1).sum(1))
     return torch.stack(losses).double().cpu().numpy()
 
@@ -108,7 +109,8 @@ def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tens
         bar: a progress bar, called with the iterator of a round and its number of steps.
     """
     def train(found: Learned, rows: NDArray, until: int) -> tuple[Learned, NDArray]:
-        """Rounds until rest; ``rows`` are the held-out losses (S, n) of the weights that are kept."""
+        """More rounds, until the loss falls no more or ``until`` steps are done; ``rows`` are the held-out losses
+        (S, n) of the weights that are kept."""
         while found.fall.any() and found.tried < until:
             model = copy.deepcopy(cast(ScoreModel, found.model))           # a `Mean` is made after the training
             steps = min(FIRST + found.tried, until - found.tried)

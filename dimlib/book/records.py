@@ -46,9 +46,10 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
         return {"k": float(np.mean(truth)), "visible": float(visible(sigma).double().mean()),
                 "share_exact": float((off == 0).mean()), "share_within_1": float((off <= 1).mean())}
 
+    this = commit()
     measured = [{
         "rule": rule, "sigma": sigma, "points": len(answer), "mean": float(answer.mean()),
-        "median": float(np.median(answer)), "n_scores": published.n_scores, "commit": commit(),
+        "median": float(np.median(answer)), "n_scores": published.n_scores, "commit": this,
         **compare(sigma, answer), **common} for rule, (sigma, answer) in answers.items()]
     return [{column: row[column] for column in dict.fromkeys([*COLUMNS, *common])} for row in measured]
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..machine.checks import check_count, check_denoised, check_points
-from ..machine.compute import check_matrices, full_precision, guarded, in_float64, rows_per_batch
+from ..machine.compute import full_precision, guarded, in_float64, rows_per_batch, scores_number
 from ..sampler import noisy_copies
 from ..score import Denoiser
 from ..seeds import stream
@@ -110,11 +110,13 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
     """
     check_points(x, sigma)
     check_count("n_scores", n_scores)
-    copies, _ = noisy_copies(x, sigma, n_scores, stream(seed, "denoising loss", x.device))
-    with torch.no_grad():
-        denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)
-    loss = ((denoised - x[:, None]) / sigma).flatten(2).square().sum(2).mean(1)
-    return Readout(in_float64(loss).cpu().numpy(), float(sigma), n_scores)
+    losses, together = [], max(1, rows_per_batch(None, x[0].numel(), x.device) // n_scores)
+    for points in x.split(together):
+        copies, _ = noisy_copies(points, sigma, n_scores, stream(seed, "denoising loss", x.device))
+        with torch.no_grad():
+            denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)
+        losses.append(((denoised - points[:, None]) / sigma).flatten(2).square().sum(2).mean(1))
+    return Readout(in_float64(torch.cat(losses)).cpu().numpy(), float(sigma), n_scores)
 
 
 def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]) -> Readout:
@@ -186,11 +188,14 @@ def knee(sigmas: Sequence[float], dimensions: Sequence[float]) -> int:
     """Index of the knee of a falling curve k̂(σ), which is how FLIPD chooses its noise level (Kamkari et al. 2024).
 
     With log σ and k̂ scaled to [0, 1], it is the point farthest below the straight line between the two ends
-    (Satopää et al. 2011); the first point where none is below.
+    (Satopää et al. 2011). It is 0 if no point is below the line, or if the curve does not fall.
 
     Args:
         sigmas: at least three noise levels, ascending.
         dimensions: k̂ at each of them, such as the means over the points.
+
+    Raises:
+        ValueError: fewer than three levels, levels that do not ascend, or numbers that are not finite.
     """
     levels, k = np.asarray(sigmas, dtype=float), np.asarray(dimensions, dtype=float)
     if (levels.ndim != 1 or levels.shape != k.shape or len(k) < 3
@@ -205,10 +210,13 @@ def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: i
     """Singular values of I − J(x) = −σ² ∇s(x) at the clean point (Ventura et al., 2025; Achilli et al., 2024).
 
     It is the limit of a `Spectrum` for infinitely many copies that are infinitely near. It takes d evaluations of the
-    denoiser and as many derivatives. ``MemoryError`` if the d × d matrices of one point need too much memory.
+    denoiser and as many derivatives. Its ``loss`` is ‖J‖², the limit of the denoising loss on the manifold.
+
+    Raises:
+        ValueError, TypeError: bad arguments, points with one entry, or a denoiser without finite derivatives.
+        MemoryError: too little memory for the d × d matrices of one point.
     """
-    check_points(x, sigma)
-    check_matrices(x)
+    scores_number(x, sigma, None)                                          # its checks
     d = x[0].numel()
     unit = torch.eye(d, dtype=x.dtype, device=x.device)
     values, losses = [], []
@@ -225,30 +233,38 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
                    batch_size: int | None = None) -> TangentSketch:
     """The tangent space at each point from O(k) evaluations, by an adaptive randomised range finder.
 
-    A product with J is one antithetic pair, J v ≈ (D(y + σ v) − D(y − σ v)) / 2σ. Blocks of 16 random v give an
+    A product with J at y is one antithetic pair, J v ≈ (D(y + σ v) − D(y − σ v)) / 2σ. Blocks of 16 random v give an
     orthonormal basis Q of the range of J (Halko, Martinsson & Tropp 2011). The singular values of J Q are near 1 for
     tangent directions and near 0 for others; the dimension is at their largest gap. Blocks are added until the last
-    four directions are not tangent. m directions take 4 m evaluations: 64 for k ≤ 12, where `spectrum` takes 4 d.
+    four directions are not tangent. m directions take 4 m evaluations: 64 for k ≤ 12, where `spectrum` takes 4 d. The
+    memory is O(m d).
 
     Arguments as for `spectrum`.
     """
     check_points(x, sigma)
-    d = x[0].numel()
+    d, wide = x[0].numel(), torch.promote_types(x.dtype, torch.float32)     # no QR in half precision
     generator = stream(seed, "tangent sketch", x.device)
-    blocks = [torch.randn(2, min(BLOCK, d - start), d, generator=generator, device=x.device, dtype=x.dtype)
-              for start in range(0, d, BLOCK)]                             # the same for every point
+    drawn: list[Tensor] = []                                               # the same for every point
     call, found = guarded(denoiser, batch_size), []
+
+    def blocks():
+        """Random directions and noise, drawn when the first point needs them: most points need few of the d/16."""
+        for i, start in enumerate(range(0, d, BLOCK)):
+            if i == len(drawn):
+                shape = 2, min(BLOCK, d - start), d
+                drawn.append(torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype).to(wide))
+            yield drawn[i]
 
     def products(point, center, v):
         """J v for each row of v, with y = ``center``, one for each."""
         pairs = torch.cat([center + sigma * v, center - sigma * v]).view(-1, *point.shape)
-        denoised = call(pairs, sigma).flatten(1)
+        denoised = call(pairs.to(x.dtype), sigma).flatten(1).to(wide)
         return (denoised[: len(v)] - denoised[len(v):]) / (2 * sigma)
 
     for point in x:
-        flat = point.flatten()
+        flat = point.flatten().to(wide)
         basis, image = flat.new_zeros(0, d), flat.new_zeros(0, d)          # rows: Q, and J Q
-        for probes, noise in blocks:
+        for probes, noise in blocks():
             fresh = products(point, flat.expand(len(probes), d), probes)
             for _ in range(2):                                             # twice is enough (Kahan)
                 fresh = fresh - fresh @ basis.T @ basis

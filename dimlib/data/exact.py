@@ -12,13 +12,22 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from ..machine.checks import check_rows
+from ..machine.checks import check_rows, check_sigma
 from ..machine.compute import beside
 from .manifolds import Plane, SpaghettiLine, Sphere, Union
 
 __all__ = ["GaussianPlane", "UniformSphere", "Mixture", "Empirical", "denoiser"]
 
 BESSEL_TERMS = 128  # backward recurrence from order ν + 128: relative error below 2e-7 for every argument
+
+
+def _variance(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """σ² with the shape (B, 1); ``ValueError`` where σ is not positive, or ‖x‖²/σ² is too large for the dtype of x."""
+    check_sigma(sigma)
+    level = beside(sigma, x)
+    if not (x / level).square().sum().isfinite():
+        raise ValueError(f"x is too large for the dtype {x.dtype} at this sigma: convert it to float64")
+    return level**2
 
 
 class GaussianPlane:
@@ -30,13 +39,13 @@ class GaussianPlane:
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.plane.ambient_dim)
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
-        gain = variance / (variance + beside(sigma, x) ** 2)              # (B, k)
+        gain = variance / (variance + _variance(sigma, x))                 # (B, k)
         return center + (gain * ((x - center) @ frame)) @ frame.T
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.plane.ambient_dim)
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
-        noise = beside(sigma, x) ** 2
+        noise = _variance(sigma, x)
         along = (x - center) @ frame
         off = (x - center).square().sum(1) - along.square().sum(1)
         total = variance + noise
@@ -60,14 +69,14 @@ class UniformSphere:
         check_rows(x, self.sphere.ambient_dim)
         frame, center = self.sphere.frame.to(x), self.sphere.center.to(x)
         y = (x - center) @ frame
-        per_variance = self.sphere.radius / beside(sigma, x) ** 2         # R/σ²
+        per_variance = self.sphere.radius / _variance(sigma, x)            # R/σ²
         slope, _ = _bessel((self.sphere.dim - 1) / 2, per_variance * y.norm(dim=1, keepdim=True))
         return center + (self.sphere.radius * per_variance * slope * y) @ frame.T
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.sphere.ambient_dim)
         frame, center, radius = self.sphere.frame.to(x), self.sphere.center.to(x), self.sphere.radius
-        noise = beside(sigma, x) ** 2
+        noise = _variance(sigma, x)
         y = (x - center) @ frame
         order = (self.sphere.dim - 1) / 2
         _, log_scaled = _bessel(order, radius * y.norm(dim=1, keepdim=True) / noise)
@@ -146,7 +155,7 @@ class Empirical:
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         log_sum = self._stream(x, sigma)[1][:, 0]
-        return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * beside(sigma, x)[:, 0] ** 2)
+        return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _variance(sigma, x)[:, 0])
 
     def _stream(self, x, sigma):
         check_rows(x, self.points.shape[1])
@@ -157,7 +166,7 @@ class Empirical:
             wide, mode = x, "donot_use_mm_for_euclid_dist"
         else:
             wide, mode = x.double(), "use_mm_for_euclid_dist"
-        noise = beside(sigma, wide) ** 2
+        noise = _variance(sigma, wide)
         center = self.points.mean(0).to(wide)                              # a common offset would cost digits
         wide = wide - center
         log_sum = wide.new_full((len(x), 1), -math.inf)
@@ -175,6 +184,8 @@ class Empirical:
 @singledispatch
 def denoiser(manifold) -> GaussianPlane | UniformSphere | Mixture | Empirical:
     """The exact denoiser of the data of a manifold: a `Plane`, `Sphere`, `SpaghettiLine`, or a union of them.
+
+    That of a `SpaghettiLine` is for σ ≥ 0.01; ``denoiser(line, sigma_min)`` allows smaller ones.
 
     Raises ``TypeError`` for any other manifold: use ``Empirical(manifold.sample(n))`` there.
     """

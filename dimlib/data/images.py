@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
-from ..machine.checks import check_rows
+from ..machine.checks import check_count, check_level, check_rows
 from ..seeds import stream
 
 __all__ = ["ImageFamily", "Squares", "Blobs", "digits", "fashion_mnist", "mnist", "read_idx"]
@@ -60,8 +60,7 @@ class ImageFamily(ABC):
 
     def sample_coordinates(self, n: int, seed: int = 0) -> Tensor:
         """The coordinates u of ``sample(n, seed)``: float64, shape (n, k)."""
-        if n < 1:
-            raise ValueError(f"n={n}: draw at least one image")
+        check_count("n", n)
         return self._draw(n, stream(seed, "data"))
 
     def render(self, u: Tensor) -> Tensor:
@@ -81,6 +80,7 @@ class ImageFamily(ABC):
 
     def visible_dimension(self, u: Tensor, sigma: float) -> Tensor:
         """Number of `tangent_lengths` above sigma at g(u) for each row of u (n, k): shape (n,), int64."""
+        check_level(sigma)
         return (self.tangent_lengths(u) > sigma).sum(-1)
 
     def project(self, x: Tensor, u: Tensor, steps: int = 10) -> Tensor:

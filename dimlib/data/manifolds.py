@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 from torch.nn.functional import normalize
 
-from ..machine.checks import check_level, check_rows
+from ..machine.checks import check_count, check_level, check_rows
 from ..seeds import stream
 
 __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Creature", "Union"]
@@ -70,8 +70,7 @@ class Manifold(ABC):
         return self._sample(n, stream(seed, "data"))
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
-        if n < 1:
-            raise ValueError(f"n={n}: draw at least one point")
+        check_count("n", n)
         return self._place(self._embed(self._draw(n, generator))).float()
 
     def project(self, x: Tensor) -> Tensor:
@@ -288,7 +287,7 @@ class Union:
         if len(ambient) != 1:
             raise ValueError(f"the parts of a union need one ambient dimension, got {sorted(ambient)}")
         self.parts, self.ambient_dim = tuple(parts), ambient.pop()
-        self.weights = torch.tensor(weights or [1.0] * len(self.parts), dtype=torch.float64)
+        self.weights = torch.as_tensor([1.0] * len(self.parts) if weights is None else weights, dtype=torch.float64)
         if len(self.weights) != len(self.parts) or not (self.weights > 0).all():
             raise ValueError(f"weights={weights}: give one positive number for each of the {len(self.parts)} parts")
         self.weights = self.weights / self.weights.sum()
@@ -299,8 +298,7 @@ class Union:
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """Draw n points: float32, shape (n, d), in random order. The same seed gives the same points."""
-        if n < 1:
-            raise ValueError(f"n={n}: draw at least one point")
+        check_count("n", n)
         choice = torch.multinomial(self.weights, n, replacement=True, generator=stream(seed, "union"))
         x = torch.empty(n, self.ambient_dim)
         for i, part in enumerate(self.parts):

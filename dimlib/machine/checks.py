@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["check_count", "check_counts", "check_denoised", "check_direction", "check_level", "check_points",
+__all__ = ["check_count", "check_counts", "check_denoised", "check_level", "check_move", "check_points",
            "check_rows", "check_sigma", "check_training", "check_values", "default_scores", "on_singular_values"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
@@ -50,20 +50,25 @@ def check_level(sigma: float | Tensor) -> None:
         raise ValueError(f"sigma={sigma}: give one noise level, for all points")
 
 
-def check_values(x: Tensor) -> None:
-    """``ValueError`` unless x is a tensor of finite values in floating point, shape ``(P, *shape)``, P ≥ 1."""
+def check_values(x: Tensor) -> Tensor:
+    """x, or ``ValueError`` unless it is a tensor of finite floating-point numbers, shape ``(P, *shape)``, P ≥ 1."""
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
-        raise ValueError("x must be a tensor of points, shape (P, *shape), got "
-                         f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}; for one point use x[None]")
+        raise ValueError("x must be a tensor of points, shape (P, *shape), got " + (
+            f"{tuple(x.shape)}; for one point use x[None]" if isinstance(x, Tensor) else
+            f"{type(x).__name__}: convert it with torch.as_tensor(x)"))
     if not x.is_floating_point():
         raise ValueError(f"x has dtype {x.dtype}: " + ("use its real part, or its real and imaginary parts as columns"
                                                        if x.is_complex() else "convert it with x.float()"))
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
+    return x
 
 
-def check_direction(direction: Tensor, x: Tensor) -> None:
-    """``ValueError`` unless the direction is a finite vector other than 0, of the shape of the point x."""
+def check_move(direction: Tensor, step: float, x: Tensor) -> None:
+    """``ValueError`` unless the direction is a finite vector other than 0, of the shape of the point x, and the step
+    is a positive number."""
+    if not (isinstance(step, Real) and 0 < step < math.inf):
+        raise ValueError(f"step={step!r} must be a positive number: to walk the other way, give -direction")
     if not isinstance(direction, Tensor) or x.shape != direction.shape or not 0 < direction.norm() < math.inf:
         raise ValueError(f"direction must be a vector other than 0, finite, of the shape of x, {tuple(x.shape)}, got "
                          f"{tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__}")

@@ -11,22 +11,31 @@ from torch import Tensor
 
 from .checks import check_count, check_denoised, check_points, default_scores
 
-__all__ = ["beside", "captured", "check_matrices", "choose_device", "full_precision", "guarded", "in_float64",
+__all__ = ["beside", "captured", "choose_device", "full_precision", "guarded", "in_float64",
            "largest_std", "matrix_bytes", "memory", "one_thread", "points_together", "rows_per_batch", "scores_number"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
 
 def beside(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """sigma with the shape (B, 1, …, 1), so that it multiplies x of shape ``(B, *shape)`` point by point."""
+    """sigma with the shape (B, 1, …, 1), so that it multiplies x of shape ``(B, *shape)`` point by point.
+
+    ``ValueError`` unless sigma holds one number, or one for each point.
+    """
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if sigma.numel() not in (1, len(x)):
+        raise ValueError(f"sigma has {sigma.numel()} numbers for {len(x)} points: give one, or one for each point")
     return sigma.flatten().expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name. "auto" is a CUDA GPU if there is one, else Apple's GPU (mps), else the CPU."""
+    """The device of that name; ``ValueError`` for no such name. "auto" is a CUDA GPU if there is one, else Apple's GPU
+    (mps), else the CPU."""
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device={device!r} is none of cuda, mps, cpu and auto: {error}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -170,7 +179,8 @@ def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = T
     """
     def call(x, sigma):
         rows = rows_per_batch(batch_size, x[0].numel(), x.device)
-        levels = sigma.split(rows) if isinstance(sigma, Tensor) and sigma.ndim else [sigma] * math.ceil(len(x) / rows)
+        many = isinstance(sigma, Tensor) and sigma.numel() > 1
+        levels = sigma.split(rows) if many else [sigma] * math.ceil(len(x) / rows)
         with full_precision() if precise else nullcontext():
             parts = zip(x.split(rows), levels, strict=True)
             return torch.cat([check_denoised(denoiser(part.clone(), level), part, level) for part, level in parts])
@@ -190,23 +200,17 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
         raise ValueError("the points have one entry each: there is nothing to count in one dimension")
     if noise not in ("gaussian", "frame") or (noise == "frame" and n_scores is not None):
         raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
+    if n_scores is not None:
+        check_count("n_scores", n_scores, least=-math.inf)                 # too few have an error of their own below
     number: float = n_scores if n_scores is not None else math.inf if noise == "frame" else default_scores(d)
-    if number != math.inf:
-        check_count("n_scores", number, least=-math.inf)
     if number <= d:
         raise ValueError(f"n_scores={number} scores span at most {number} of the d={d} dimensions: use at least "
                          f"{d + 1}, better {default_scores(d)}")
-    check_matrices(x)
-    return number
-
-
-def check_matrices(x: Tensor) -> None:
-    """``MemoryError`` if the d × d matrices of one point of x need more memory than there is."""
-    d = x[0].numel()
     if matrix_bytes(d) > memory(x.device):
         raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
                           f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
                           "d × d matrix, or smaller images")
+    return number
 
 
 def points_together(d: int, rows: int, block: int, device: torch.device) -> int:

@@ -86,6 +86,8 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self):  # type: ignore[override]  # no closure
         for p in self.param_groups[0]["params"]:                           # its state is named as PyTorch's
+            if p.grad is None:                                             # a matrix that is not used
+                continue
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             momentum = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - MOMENTUM)
@@ -113,4 +115,4 @@ def _optimizers(student, lr):
         for p in layer.parameters(recurse=False):
             (inner if p.ndim == 2 and not hasattr(layer, "touches_data") else rest).append(p)
     muon = [Muon(inner, lr)] if inner else []
-    return [*muon, Adam(rest, lr=lr, capturable=rest[0].is_cuda)]
+    return [*muon, *([Adam(rest, lr=lr, capturable=rest[0].is_cuda)] if rest else [])]

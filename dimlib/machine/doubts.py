@@ -8,7 +8,7 @@ __all__ = ["LESS", "RELIABLE", "about_the_answer", "about_the_plateau", "contrad
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
-UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by 2 or more
+UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by two
 STAYS = 0.15, 0.015  # of the points, if their mean stays that far from the median towards σ = 0, also in units of it
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
@@ -16,7 +16,7 @@ RELIABLE = 8        # dimensions up to which the distances between neighbours te
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
-    """The largest excess of the denoising loss over k that is no doubt: a missed normal direction costs about 1.
+    """The largest difference, loss − k, that causes no doubt: a missed normal direction costs about 1.
 
     A tenth of k more, since the loss of a perfect denoiser is k for small σ only; a hundredth for each of the d
     directions, since none is learned perfectly.
@@ -70,8 +70,8 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
                      f"and {sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
     if (UNLIKE[0] >= _unlike(answers[best])[0] > STAYS[0] and _unlike(answers[best])[1] <= UNLIKE[1]
             and abs(limit - median) > max(STAYS[0], STAYS[1] * median)):
-        found.append(f"the points differ ({_shares(answers[best])} of them), also towards σ = 0: the mean is one of "
-                     "unlike points")
+        found.append(f"the points have different dimensions ({_shares(answers[best])} of them), also towards σ = 0: "
+                     "do not report the mean alone")
     for i, j in plateaus:
         as_long = np.log(sigmas[j] / sigmas[i]) >= np.log(sigmas[last] / sigmas[first])
         if i != first and as_long and abs(means[i:j + 1].mean() - here.mean()) > 0.5:
@@ -96,7 +96,7 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
         (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
         (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
         (unlike > UNLIKE[0] or very > UNLIKE[1],
-         f"the points differ ({_shares(answer)} of them): the mean is one of unlike points"),
+         f"the points have different dimensions ({_shares(answer)} of them): do not report the mean alone"),
         (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
@@ -109,9 +109,9 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
 
 
 def _unlike(answer):
-    """Shares of the points that differ from the median, and that differ from it by 2 or more, or by a tenth of it."""
+    """Shares of the points whose distance from the median is at least ½, and above 1½; and above a tenth of it."""
     off, median = np.abs(answer - np.median(answer)), np.median(answer)
-    return [(off > max(limit, 0.1 * median)).mean() for limit in (0.5, 1.5)]
+    return [(off > max(limit, 0.1 * median)).mean() for limit in (0.499, 1.5)]
 
 
 def _shares(answer):

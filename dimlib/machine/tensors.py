@@ -142,6 +142,8 @@ class Saved(nn.Module):
         if known(name) is not type(self.net):
             raise ValueError(f"another network {name!r} is registered: give yours another name, and put "
                              "@dimlib.networks.register above its class")
+        if not isinstance(getattr(self.net, "config", None), dict):
+            raise ValueError(f"{name} has no attribute config, a dict of the arguments of its __init__")
         header = self.config | {"network": name, "network_config": self.net.config}
         write_tensors(self.state_dict(), path, "score_model", header)
 

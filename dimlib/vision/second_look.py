@@ -48,7 +48,7 @@ class SecondLook(UNet):
     def __init__(self, ends: Sequence[float], unit: float, **unet):
         super().__init__(**unet)
         if not unit > 0:
-            raise ValueError(f"unit={unit} must be positive: use the standard deviation of the data")
+            raise ValueError(f"unit={unit} must be positive: give data_std/sigma_max of the model")
         self.config |= {"ends": list(ends), "unit": unit}
         self.offsets: Tensor
         self.register_buffer("offsets", torch.arange(-2.0, 3.0)[:, None, None], persistent=False)

@@ -39,9 +39,10 @@ def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
 
 
 def test_a_fit_takes_its_steps_and_its_spectra(monkeypatch):
-    """A second for an evaluation of a batch, on a clock that goes on by one at each reading, and two for a spectrum."""
+    """A second for an evaluation of a batch, on a clock that goes on by one at each reading. A spectrum takes two
+    seconds for the sums, and a half for each of five eigenvalue problems: all copies, and those without a quarter."""
     batches = []
-    monkeypatch.setattr(cost, "expected_cost", lambda *_: cost.Cost(1000, 2.0, 0))
+    monkeypatch.setattr(cost, "_measured", lambda *_: (1000, 2.0, 0.5, 0))
     monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
     seconds = cost.expected_seconds(lambda x, sigma: batches.append(x.shape), torch.zeros(7, 3), 0.1, 8, 100, 50)
-    assert seconds == 3 * 100 * 1 + 8 * 2 and set(batches) == {(50, 3)}
+    assert seconds == 3 * 100 * 1 + 8 * (2 + 5 * 0.5) and set(batches) == {(50, 3)}

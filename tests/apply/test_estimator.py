@@ -125,7 +125,7 @@ def test_doubt_about_noise_in_the_data():
 
 @pytest.mark.slow
 def test_doubt_about_too_few_rows():
-    with pytest.warns(UserWarning, match=r"too few rows: after step 100 the network learned them by heart"):
+    with pytest.warns(UserWarning, match=r"too few rows: after step 100 the network memorised them"):
         DiffusionDimension(max_steps=600).fit(np.random.default_rng(0).normal(size=(40, 20)))
 
 
@@ -162,6 +162,21 @@ def test_predict_refuses_another_number_of_columns(quiet):
     fitted = DiffusionDimension(**BRIEF).fit(X)
     with pytest.raises(ValueError, match="X has 3 features, but DiffusionDimension is expecting 4"):
         fitted.predict(X[:, :3])
+
+
+def test_predict_refuses_rows_of_another_shape(quiet):
+    """NumPy would repeat a column of 8 numbers to a square of 8 × 8."""
+    squares = np.random.default_rng(0).normal(size=(40, 8, 8))
+    fitted = DiffusionDimension(**BRIEF).fit(squares)
+    assert fitted.predict(squares[:3]).shape == (3,)
+    with pytest.raises(ValueError, match=r"rows of shape \(8, 1\), and the fit had rows of shape \(8, 8\)"):
+        fitted.predict(squares[:, :, :1])
+
+
+def test_rows_of_any_shape_but_that_of_images_are_a_table(quiet):
+    squares = np.random.default_rng(0).normal(size=(60, 2, 2)) * [1, 1000]
+    fitted = DiffusionDimension(**BRIEF).fit(squares)
+    assert any("columns differ in scale" in doubt for doubt in fitted.estimate_.warnings)
 
 
 @pytest.mark.parametrize("denoiser, message", [
@@ -403,6 +418,13 @@ def test_images_get_a_network_for_images(quiet):
     assert np.array(net.config["ends"]) * fitted._inner.data_std * fitted._frame.unit == pytest.approx(ends, abs=0.05)
     assert fitted.predict(images[:3]).shape == (3,)
     assert not hasattr(DiffusionDimension(**BRIEF).fit(images.reshape(60, -1))._inner.net, "look")
+
+
+@pytest.mark.parametrize("size, attention", [(9, True), (31, True), (41, False), (64, True)])
+def test_attention_only_between_few_pixels(size, attention):
+    """Sizes that cannot be halved: attention between 41 × 41 pixels takes a matrix of 1681 × 1681 for each image."""
+    images = torch.rand(12, 1, size, size)
+    assert estimator._for_images(images, [0.1, 0.5]).net.config["attention"] == attention
 
 
 def test_images_that_are_not_square_are_refused():

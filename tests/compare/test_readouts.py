@@ -302,3 +302,34 @@ def test_a_denoiser_without_derivatives_is_refused(readout):
         readout(lambda x, sigma: x.detach(), torch.zeros(1, 4), SIGMA)
     with pytest.raises(ValueError, match="derivative of the denoiser at sigma=0.01 has NaN or infinite values"):
         readout(lambda x, sigma: x.abs().sqrt(), torch.zeros(1, 4), SIGMA)  # the slope at 0 is infinite
+
+
+def test_a_sketch_draws_only_the_directions_that_it_needs(monkeypatch):
+    """In R^100 000, all random directions would take 80 GB."""
+    d, drawn, randn = 100_000, [], torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: drawn.append(size) or randn(*size, **options))
+    x = torch.zeros(2, d)
+
+    def plane(points, sigma):
+        return points * (torch.arange(d) < 3)
+
+    assert (tangent_sketch(plane, x, SIGMA).dimension() == 3).all() and drawn == [((2, 16, d),)]
+
+
+def test_a_sketch_in_half_precision():
+    plane = exact.denoiser(Plane(2, 8))
+    found = tangent_sketch(lambda x, s: plane(x.float(), s).half(), Plane(2, 8).sample(3).half(), 0.3)
+    assert (found.dimension() == 2).all()
+
+
+def test_the_loss_in_parts_is_the_loss(monkeypatch):
+    sphere = Sphere(3, 10)
+    args = exact.denoiser(sphere), sphere.sample(7).double(), SIGMA, 5
+    whole = denoising_loss(*args).dimension()
+    monkeypatch.setattr("dimlib.compare.readouts.rows_per_batch", lambda *_: 12)
+    np.testing.assert_allclose(denoising_loss(*args).dimension(), whole, rtol=1e-12)
+
+
+def test_one_direction_has_no_spectrum():
+    with pytest.raises(ValueError, match="one entry each: there is nothing to count"):
+        jacobian_spectrum(lambda x, sigma: x, torch.zeros(2, 1), SIGMA)

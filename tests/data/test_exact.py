@@ -254,3 +254,12 @@ def test_a_finite_set_far_from_the_origin_is_denoised_as_at_the_origin():
     x = torch.randn(200, 3, dtype=torch.float64)
     here, there = Empirical(x)(x[:5] + 0.01, 0.05), Empirical(x + 1e7)(x[:5] + 1e7 + 0.01, 0.05)
     assert torch.allclose(there - 1e7, here, atol=1e-6)
+
+
+@pytest.mark.parametrize("manifold", [Plane(2, 4), Sphere(2, 4), SpaghettiLine(4), Union([Plane(1, 4), Sphere(2, 4)])])
+@pytest.mark.parametrize("sigma", [-0.1, 0.0, float("nan"), float("inf")])
+def test_a_noise_level_that_is_not_positive_is_refused(manifold, sigma):
+    """-0.1 gave the answer of 0.1."""
+    for function in (denoiser(manifold), denoiser(manifold).log_density):
+        with pytest.raises(ValueError, match="sigma="):
+            function(manifold.sample(3), sigma)

@@ -169,7 +169,7 @@ def test_coordinates_of_another_family_and_no_images_are_refused(family):
         family.visible_dimension(family.sample(5), 0.01)
     with pytest.raises(ValueError, match=r"the shape \(n, 6\), got \(5, 7\)"):
         family.render(torch.ones(5, 7))
-    with pytest.raises(ValueError, match="n=0: draw at least one image"):
+    with pytest.raises(ValueError, match="n=0 must be at least 1"):
         family.sample(0)
 
 

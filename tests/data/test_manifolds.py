@@ -226,7 +226,7 @@ def test_a_sphere_does_not_fit_into_its_own_dimension():
 
 @pytest.mark.parametrize("manifold", MANIFOLDS)
 def test_no_points_cannot_be_drawn(manifold):
-    with pytest.raises(ValueError, match="n=0: draw at least one point"):
+    with pytest.raises(ValueError, match="n=0 must be at least 1"):
         manifold.sample(0)
 
 

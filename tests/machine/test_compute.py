@@ -57,3 +57,25 @@ def test_a_limit_of_the_shell_is_seen():
             "from dimlib.machine import compute; print(compute._rlimit())")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 2**36
+
+
+def test_one_noise_level_as_a_tensor_is_one_for_all_batches():
+    """It was split into one batch, where the points had several."""
+    x, sigma = torch.randn(10, 3), torch.tensor([0.5])
+    assert torch.equal(compute.guarded(lambda y, s: y * s, batch_size=4)(x, sigma), x * 0.5)
+
+
+@pytest.mark.parametrize("n", [0, 2, 6])
+def test_noise_levels_for_other_points_are_refused(n):
+    with pytest.raises(ValueError, match=f"sigma has {n} numbers for 5 points: give one, or one for each point"):
+        compute.beside(torch.ones(n), torch.zeros(5, 2))
+
+
+def test_a_device_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="device='gpu' is none of cuda, mps, cpu and auto"):
+        compute.choose_device("gpu")
+
+
+def test_infinitely_many_gaussian_scores_are_refused():
+    with pytest.raises(TypeError, match="n_scores=inf must be a whole number"):
+        compute.scores_number(torch.zeros(1, 3), 0.1, math.inf)
