@@ -13,7 +13,7 @@ export PYTHONHASHSEED := 0
 
 help:
 	@echo "make reproduce   train the models of the quick profile, build the book, print the table"
-	@echo "make test        types, unit tests, every notebook, the book and its pages"
+	@echo "make test        types, style, unit tests, every notebook, the book and its pages"
 	@echo "make test-slow   thousands of random inputs; all notebooks with other parameters; nbgrader; the workshop kit in an"
 	@echo "                 empty environment; the workflow through a Slurm of its own (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make audit       known faults of the pinned packages"
@@ -40,6 +40,7 @@ quick: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m mypy
+	$(BIN)/python -m ruff check
 	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n 2 --dist worksteal
 	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n 2 --dist loadfile notebooks
