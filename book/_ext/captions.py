@@ -1,11 +1,14 @@
 """Figures of notebooks get a number, a caption and an alternative text.
 
 In a notebook a picture is the output of a cell, and the next paragraph says "*What to see: …*". In the book that
-paragraph becomes the caption of a figure, which Sphinx numbers, and the alternative text of its pictures. The label of
-the figure is `fig-` and the id of the cell, so the text can refer to it: {numref}`fig-03-singular-values`.
+paragraph becomes the caption of a figure, which Sphinx numbers. The label of the figure is `fig-` and the id of the
+cell, so the text can refer to it: {numref}`fig-03-singular-values`. The alternative text of its pictures says what is
+drawn: titles, axes and curves, as the code of the cell names them.
 """
 
+import ast
 from functools import lru_cache
+from pathlib import Path
 
 import nbformat
 from docutils import nodes
@@ -27,9 +30,10 @@ def make_figures(app, doctree):
             continue
         picture = outputs[-1]
         caption = nodes.caption("", "", *_without_start(paragraph))
+        code = _cells(app.env.doc2path(app.env.docname))[cell["cell_index"]]
         for image in picture.findall(nodes.image):
-            image["alt"] = caption.astext()
-        label = f"fig-{_cell_ids(app.env.doc2path(app.env.docname))[cell['cell_index']]}"
+            image["alt"] = described(code.source) or caption.astext()
+        label = f"fig-{code.id}"
         labels[label] = app.env.docname, label, caption.astext()
         figure = doctree.ids[label] = nodes.figure("", ids=[label], classes=["from-cell"])
         picture.replace_self(figure)
@@ -38,8 +42,49 @@ def make_figures(app, doctree):
 
 
 @lru_cache(maxsize=1)  # of one notebook after the other
-def _cell_ids(notebook):
-    return [cell.id for cell in nbformat.read(notebook, as_version=4).cells]
+def _cells(notebook):
+    return nbformat.read(notebook, as_version=4).cells
+
+
+def described(source):
+    """Titles, axes and curves of a picture, as the code that draws it names them, also in `dimlib.book.plotting`."""
+    said = {"title": [], "xlabel": [], "ylabel": [], "label": []}
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in calls + [inner for outer in calls for inner in _drawing().get(_name(outer), [])]:
+        named = [(keyword.arg, keyword.value) for keyword in call.keywords]
+        if _name(call).startswith("set_") and call.args:
+            named.append((_name(call).removeprefix("set_"), call.args[0]))
+        for kind, value in named:
+            words = _words(value)
+            if words and kind in said and words not in said[kind]:
+                said[kind].append(words)
+    parts = [(f"Plot of {' and of '.join(said['ylabel'])} against {' and '.join(said['xlabel'])}"
+              if said["xlabel"] and said["ylabel"] else ""),
+             "panels: " + ", ".join(said["title"]) if said["title"] else "",
+             "curves or marks: " + ", ".join(said["label"]) if said["label"] else ""]
+    text = "; ".join(part for part in parts if part)
+    return text[:1].upper() + text[1:]
+
+
+@lru_cache
+def _drawing():
+    """The calls in each function of `dimlib.book.plotting`."""
+    source = Path(__file__).parents[2] / "dimlib" / "book" / "plotting.py"
+    return {function.name: [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            for function in ast.parse(source.read_text()).body if isinstance(function, ast.FunctionDef)}
+
+
+def _name(call):
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _words(value):
+    """A text in the code without its dollars; an ellipsis for each part that the code computes."""
+    if isinstance(value, ast.JoinedStr):
+        value = ast.Constant("".join(part.value if isinstance(part, ast.Constant) else "…"
+                                     for part in value.values))
+    is_text = isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value.strip("… ")
+    return " ".join(value.value.replace("$", "").replace("\\", "").split()) if is_text else ""
 
 
 def _is_a_picture(output):
