@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .machine.checks import check_counts
 from .machine.tensors import register
 
-__all__ = ["MLP", "register", "start_at_zero", "touches_data"]
+__all__ = ["MLP", "start_at_zero", "touches_data"]
 
 
 def touches_data(layer: nn.Module) -> nn.Module:

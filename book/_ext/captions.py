@@ -32,7 +32,8 @@ def make_figures(app, doctree):
         caption = nodes.caption("", "", *_without_start(paragraph))
         code = _cells(app.env.doc2path(app.env.docname))[cell["cell_index"]]
         for image in picture.findall(nodes.image):
-            image["alt"] = described(code.source) or caption.astext()
+            drawn = described(code.source)
+            image["alt"] = drawn if drawn.startswith("Plot of ") else f"{drawn}. {caption.astext()}".lstrip(". ")
         label = f"fig-{code.id}"
         labels[label] = app.env.docname, label, caption.astext()
         figure = doctree.ids[label] = nodes.figure("", ids=[label], classes=["from-cell"])

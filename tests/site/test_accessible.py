@@ -79,14 +79,21 @@ def test_no_page_is_wider_than_paper(visit):
         assert not wide, path
 
 
-def test_a_choice_of_the_quiz_opens_with_the_keyboard(visit):
-    page = visit("notebooks/05_learning_the_score")
-    choice = page.locator("section#quiz details").first
-    choice.locator("summary").focus()
-    assert choice.get_attribute("open") is None
-    page.keyboard.press("Enter")
-    assert choice.get_attribute("open") is not None
-    assert choice.locator("p").first.is_visible()
+QUIZZES = sorted(path.stem for path in (ROOT / "notebooks").glob("0[1-5]_*.ipynb"))
+
+
+@pytest.mark.parametrize("name", QUIZZES)
+def test_the_choices_of_a_quiz_open_with_the_keyboard(visit, name):
+    """Of each of the five questions, the first choice; each question has one choice that says that it is right."""
+    quiz = visit(f"notebooks/{name}").locator("section#quiz")
+    right = quiz.locator("details", has_text="Right: because")
+    assert right.count() == 5
+    for i in range(5):
+        choice = right.nth(i)
+        assert choice.get_attribute("open") is None and not choice.locator("p").first.is_visible()
+        choice.locator("summary").focus()
+        choice.page.keyboard.press("Enter")
+        assert choice.get_attribute("open") is not None and choice.locator("p").first.is_visible()
 
 
 def test_a_solution_opens_with_the_keyboard(visit):
@@ -98,9 +105,12 @@ def test_a_solution_opens_with_the_keyboard(visit):
     assert solution.locator("p").nth(1).is_visible()
 
 
-def test_the_slider_moves_with_the_keyboard(visit):
-    page = visit("notebooks/01_manifolds_and_noise")
-    figure = page.locator("figure.slider")
+@pytest.mark.parametrize("name, number", [
+    ("01_manifolds_and_noise", 0), ("03_from_directions_to_a_number", 0), ("04_dimension_has_a_scale", 0),
+    ("04_dimension_has_a_scale", 1)])
+def test_a_slider_moves_with_the_keyboard(visit, name, number):
+    page = visit(f"notebooks/{name}")
+    figure = page.locator("figure.slider").nth(number)
     control = figure.locator("input")
 
     def shown():

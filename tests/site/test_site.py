@@ -125,6 +125,21 @@ def test_each_picture_has_a_caption_and_an_alternative_text(page):
     for alt, figure in found.pictures:
         assert figure in found.captions and figure is not None
         assert len(alt) > 20 and not alt.endswith(".png")
+    described = [alt for alt, _ in found.pictures if alt.startswith("Plot of ")]
+    assert described or not found.pictures or page.stem[:2] in PICTURES
+
+
+PICTURES = {"20", "23", "25"}  # chapters whose figures are images, or have no axes with names
+
+
+def test_the_first_use_of_a_word_leads_to_the_glossary():
+    chapters = [p for p in PAGES if p.parent.name == "notebooks" and p.stem[:2].isdigit()]
+    for page in chapters:
+        terms = [link for link in read(page).links if "glossary.html#term-" in link]
+        assert len(terms) == len(set(terms)) >= 2, page
+    (first,) = [p for p in chapters if p.stem.startswith("01")]
+    assert {"../book/glossary.html#term-manifold", "../book/glossary.html#term-tangent-space",
+            "../book/glossary.html#term-denoiser"} <= set(read(first).links)
 
 
 in_a_browser = pytest.mark.skipif(
