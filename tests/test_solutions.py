@@ -127,8 +127,10 @@ def test_shares_of_the_bent_normals():
     for w, loss in ((0.5, 8.8), (0.2, 20.8)):
         assert 1 + 31 * (1 - w) ** 2 == pytest.approx(loss, abs=0.0501)
         solution("nb10-share", loss)
-    assert set(answers([1] * 68 + [0.5] * 31 + [0.01]).values()) == {1}
-    assert answers([1] * 68 + [0.2] * 31 + [0.01]) == {"recommended": 1, "ratio": 1, "gap": 32, "cut": 32}
+    for w, found in ((0.5, [1, 1, 1, 1]), (0.2, [1, 32, 1, 32])):
+        shares = torch.tensor([1.0] * 68 + [w] * 31 + [0.001])             # the predicted part of the noise
+        spectrum = dimlib.spectrum(lambda x, sigma, shares=shares: x * (1 - shares), torch.zeros(1, 100), 0.1)
+        assert [int(spectrum.dimension(rule)[0]) for rule in ("recommended", "gap", "ratio", "cut")] == found
     solution("nb10-share", 32)
 
 

@@ -243,7 +243,7 @@ def fashion_mnist(folder: str | Path | None = None, train: bool = True, size: in
 
 def _images_and_labels(source, folder, train, size):
     if size not in (28, 32):
-        raise ValueError(f"size={size}: MNIST comes in size 28, or 32 with a margin")
+        raise ValueError(f"size={size}: the images come in size 28, or 32 with a margin")
     part = "train" if train else "t10k"
     images, labels = (_idx_file(source, folder, f"{part}-{name}-ubyte") for name in ("images-idx3", "labels-idx1"))
     margin = (size - 28) // 2
@@ -297,7 +297,8 @@ def _idx_file(source: _Set, folder: str | Path | None, name: str) -> Tensor:
             return _verified(source, path, name)
     if folder:
         raise FileNotFoundError(f"{place} has neither {name} nor {name}.gz: put one of them there or, to have it "
-                                "downloaded, give no folder and unset DIMLIB_DATA")
+                                f"downloaded, call {source.name}() without a folder"
+                                + (" and unset DIMLIB_DATA" if source is MNIST else ""))
     return _download(source, place, name)
 
 

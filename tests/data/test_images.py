@@ -259,7 +259,7 @@ def test_mnist_scales_images_and_gives_them_a_margin(small, part, n):
     wide, same = mnist(small, train=part == "train", size=32)
     assert torch.equal(wide[:, :, 2:-2, 2:-2], x) and torch.equal(same, labels)
     assert wide.shape == (n, 1, 32, 32) and torch.allclose(wide.sum(), x.sum())
-    with pytest.raises(ValueError, match="size=30: MNIST comes in size 28, or 32"):
+    with pytest.raises(ValueError, match="size=30: the images come in size 28, or 32"):
         mnist(small, size=30)
 
 
