@@ -78,8 +78,8 @@ def test_one_version_everywhere():
 
 
 FRONT = {"10-sphere": "10-sphere", "50-sphere": "50-sphere", "30-sphere in a union": "union, 30-sphere",
-         "strongly curved line": "spaghetti line", "curved surface": "curved surface", "images of squares": "squares 20",
-         "images of blobs": "blobs 10"}
+         "strongly curved line": "spaghetti line", "curved surface": "curved surface",
+         "images of squares": "squares 20", "images of blobs": "blobs 10"}
 
 
 def test_the_table_of_the_front_page_is_that_of_the_results():

@@ -443,3 +443,16 @@ def test_a_learning_rate_that_is_none_is_refused(lr):
 def test_a_checkpoint_every_0_steps_is_refused(tmp_path):
     with pytest.raises(ValueError, match="checkpoint_every=0 must be at least 1"):
         train(model(), checkpoint=tmp_path / "c", checkpoint_every=0)
+
+
+@pytest.mark.parametrize("net, threads", [(MLP(6, width=8), 1), (MLP(6, width=1024), 3)])
+def test_a_step_of_a_small_network_uses_one_thread(net, threads):
+    seen, before = set(), torch.get_num_threads()
+    net.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
+    try:
+        torch.set_num_threads(3)
+        for _ in train_steps(ScoreModel(net, 1.0), torch.randn(20, 6), 1):
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {threads}

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from ..machine.compute import one_thread
 from ..machine.doubts import LESS, RELIABLE, largest_excess
 from .learning import Learned
 
@@ -69,7 +70,8 @@ def dimension_of_neighbours(x: NDArray) -> float:
     if len(rows) < LEAST_ROWS:
         return math.nan
     some = rows[:: max(1, len(rows) // 1000)]
-    distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(rows).kneighbors(some)[0][:, 1:]
+    with one_thread():                                                     # threads would make a later fork hang
+        distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(rows).kneighbors(some)[0][:, 1:]
     distances = distances[distances[:, 0] > 0]                             # without duplicates
     return float(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean()) if len(distances) else math.nan
 

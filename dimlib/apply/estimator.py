@@ -213,8 +213,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         """Noise levels in the units of X, ascending, for rows in the frame."""
         if self.sigmas is not None:
             return np.unique(np.asarray(self.sigmas, dtype=float))
-        neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
-        spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
+        with one_thread():                                                 # threads would make a later fork hang
+            neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
+            spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
         smallest, unit = np.clip(spacing / 4, *SMALLEST), frame.unit
         if kept.ndim != 4:
             smallest = min(smallest, frame.thinnest / 16)

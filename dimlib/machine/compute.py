@@ -135,7 +135,8 @@ def captured(function: Callable) -> Callable:
 def largest_std(x: Tensor, rows: int = 2000) -> float:
     """The largest standard deviation of x, shape ``(N, *shape)``, in any direction, by its first rows."""
     flat = in_float64(x[:rows]).flatten(1)
-    return (torch.linalg.matrix_norm(flat - flat.mean(0), 2) / len(flat) ** 0.5).item()
+    with one_thread(flat.numel() < 1e6):
+        return (torch.linalg.matrix_norm(flat - flat.mean(0), 2) / len(flat) ** 0.5).item()
 
 
 @contextmanager

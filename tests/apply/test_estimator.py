@@ -1,7 +1,10 @@
 """DiffusionDimension: scikit-learn's contract, known data, doubts, and refusals that say what to do."""
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -567,3 +570,34 @@ def test_a_long_fit_is_announced_before_the_training(seconds, said, monkeypatch)
 def test_a_short_fit_is_not_announced(recwarn):
     DiffusionDimension(**BRIEF).fit(manifolds.Plane(2, 5).sample(50).numpy())
     assert not [w for w in recwarn if "minutes on this machine" in str(w.message)]
+
+
+FORKED = """
+import os, sys, time, warnings
+warnings.simplefilter("ignore")
+import numpy as np, torch
+torch.set_num_threads(2)
+import dimlib
+dimlib.DiffusionDimension(max_steps=3).fit(np.random.default_rng(0).normal(size=(600, 20)))
+child = os.fork()
+if child == 0:
+    a = torch.randn(1000, 1000)
+    os._exit(0 if (a @ a).isfinite().all() else 1)
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        sys.exit(status)
+    time.sleep(0.1)
+os.kill(child, 9)
+sys.exit("the child hangs")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_can_fork_after_a_fit():
+    """Threads of OpenMP do not survive a fork: the child waited for them for ever."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    settings = {name: value for name, value in os.environ.items() if name not in threads}
+    done = subprocess.run([sys.executable, "-c", FORKED], env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
