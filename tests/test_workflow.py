@@ -2,16 +2,21 @@
 
 import base64
 import json
+import math
 import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
 import nbformat.v4 as new
 import pandas as pd
 import pytest
+import yaml
+
+from dimlib.data.pool import POOL
 
 ROOT = Path(__file__).parents[1]
 
@@ -167,11 +172,42 @@ def test_the_counts_of_doubts_in_the_text_are_those_of_the_tables():
     texts = {name: " ".join((ROOT / name).read_text().split()) for name in (
         "book/intro.md", "notebooks/21_hard_cases.ipynb", "notebooks/26_how_sure.ipynb")}
     intro, hard, sure = texts.values()
-    assert f"In chapter 21 all {clean_21} answers without a doubt are right" in intro and f"all {clean}." in intro
+    assert f"In chapter 21 the library gave {clean_21} answers without a doubt; all are right" in intro
+    assert f"it gave {clean} such answers; all are right" in intro
+    assert f"The recipe gives {len(runs)} answers there" in intro
+    assert f"Of the {doubted_21 + wrong_21} answers with doubts" in intro
     assert f"The {clean_21} answers without a doubt are all right" in intro
     assert f"{doubted_21} are right and {wrong_21} are wrong" in intro
     assert f"all {clean_21} answers without a doubt are right" in hard
     assert f"for {doubted_21} of the {clean_21 + doubted_21} right answers" in hard
     assert f"All {clean} answers without a doubt are right" in sure
     assert f"it is {clean_21} of {clean_21}, which makes {clean + clean_21} of {clean + clean_21} together" in sure
-    assert f"{doubted} of the {clean + doubted} right answers have doubts" in sure
+    share = doubted / (clean + doubted)
+    assert f"{doubted} of the {clean + doubted} right answers have doubts, too: {share:.0%}".replace("%", " %") in sure
+    fresh = runs[(runs.stage != "development") & (runs.doubts == 0)]
+    assert f"Only {len(fresh)} of the {clean + clean_21} answers" in sure and f"these {len(fresh)} alone" in sure
+    assert f"bound is {0.05 ** (1 / len(fresh)):.0%}".replace("%", " %") in sure
+    for n in (clean, clean + clean_21):
+        assert f"{0.05 ** (1 / n):.3f} for $n = {n}$" in sure
+
+
+def test_the_numbers_of_runs_in_the_text_are_those_of_the_configuration():
+    """Of the full profile, by chapter."""
+    runs = Counter()
+    for entries in yaml.safe_load((ROOT / "config" / "full.yaml").read_text())["experiments"].values():
+        for entry in entries:
+            runs[int(entry["notebook"][:2])] += math.prod(map(len, entry.get("grid", {}).values()))
+    page = (ROOT / "book" / "reproduce.md").read_text()
+    assert f"{sum(runs.values())} runs. The {sum(runs[c] for c in range(7, 15))} of chapters 7 to 14" in page
+    assert f"the {runs[21] + runs[26]} of chapters 21 and 26" in page
+
+
+def test_other_counts_in_the_text():
+    contributing = " ".join((ROOT / "book" / "contributing.md").read_text().split())
+    words = {6: "Six", 26: "twenty-six", 30: "thirty"}
+    papermill = runpy.run_path(str(ROOT / "tests" / "test_notebooks_papermill.py"))
+    assert f"{words[len(papermill['LONG'])]} notebooks need about a minute" in contributing
+    assert f"{words[len(POOL)]} small manifolds" in contributing
+    slides = (ROOT / "book" / "slides" / "index.md").read_text()
+    number = len(re.findall(r"^#{1,3} ", slides, re.MULTILINE))
+    assert f"builds {words[number]} slides" in (ROOT / "book" / "teaching.md").read_text()
