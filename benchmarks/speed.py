@@ -48,10 +48,10 @@ def compare(ours, other, repeats: int = 5) -> tuple[float, float]:
 
 
 def published(denoiser, x, sigma: float, n_scores: int) -> torch.Tensor:
-    """Algorithm 1 as it is published, but centred: all scores are kept, and the SVD gives U and V, too."""
+    """As the authors' code computes it: all scores are kept, and the SVD gives all of U, K × K, and of V, too."""
     noisy = x + sigma * torch.randn(n_scores, x.shape[1])
     scores = torch.cat([noise_prediction(denoiser, rows, sigma) for rows in noisy.split(1024)])
-    return torch.linalg.svd(scores - scores.mean(0), full_matrices=False).S
+    return torch.linalg.svd(scores - scores.mean(0)).S
 
 
 def peak(code: str) -> float:

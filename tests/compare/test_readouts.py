@@ -333,3 +333,12 @@ def test_the_loss_in_parts_is_the_loss(monkeypatch):
 def test_one_direction_has_no_spectrum():
     with pytest.raises(ValueError, match="one entry each: there is nothing to count"):
         jacobian_spectrum(lambda x, sigma: x, torch.zeros(2, 1), SIGMA)
+
+
+def test_the_knee_of_flipd_on_an_exact_denoiser():
+    """A plane of dimension 5 with noise of 0.02 in all directions: FLIPD falls from 20 to 5 where σ passes the noise."""
+    thick = Plane(20, 20, std=(1.0,) * 5 + (0.02,) * 15, seed=1)
+    denoiser, x, sigmas = exact.denoiser(thick), thick.sample(20).double(), np.geomspace(0.002, 0.5, 12)
+    answers = [flipd(denoiser, x, float(s)).dimension().mean() for s in sigmas]
+    at = knee(sigmas, answers)
+    assert 0.06 < sigmas[at] < 0.2 and answers[at] == pytest.approx(5, abs=1)
