@@ -85,7 +85,7 @@ def _check(options):
         raise ValueError(f"--sigmas {' '.join(f'{s:g}' for s in sigmas)}: give at least two different ones above 0")
     try:
         torch.zeros(1, device=choose_device(options.device))
-    except (RuntimeError, AssertionError) as error:
+    except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from error
     if options.report:
         from ..book import plotting  # noqa: F401 (is it there?)

@@ -31,7 +31,7 @@ from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
-from .cost import expected_seconds
+from .cost import expected_cost, expected_seconds
 from .doubts import (
     about_the_data,
     about_the_neighbours,
@@ -56,7 +56,7 @@ LEAST_ROWS = 10
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 MOST_POINTS = 100        # points of the curve where their number is not given
 MOST_ATTENDED = 32       # pixels a side: attention compares each pixel with each other one
-LONG = 600               # seconds; a fit that may take longer is announced
+LONG = 600               # seconds; what may take longer is announced
 
 
 class DiffusionDimension(TransformerMixin, BaseEstimator):
@@ -137,6 +137,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             self._inner = self.denoiser_ = self.denoiser
         self._seed = seed
         x = self._tensor(held[: self.n_points or MOST_POINTS])
+        if self.denoiser is not None:
+            _warn_if_long(len(levels) * expected_cost(self.denoiser, x, float(levels[0])).seconds)
         self.curve_ = self._curve(x, levels)
         estimate = self.curve_.estimate(neighbours=self._neighbours)
         if self.denoiser is None and isinstance(self._inner, Mean):
@@ -161,6 +163,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         """The dimension at each row of X, old or new, shape (n,), with the denoiser and the noise level of the fit."""
         check_is_fitted(self)
         x = self._tensor(self._checked(X, reset=False))
+        if len(x) > MOST_POINTS:
+            _warn_if_long(expected_cost(self._inner, x, self.sigma_ / self._frame.unit).seconds)
         return self._spectrum(self._inner, x, self.sigma_).dimension()
 
     def transform(self, X: ArrayLike) -> NDArray:
@@ -251,10 +255,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         with one_thread(x.ndim != 4):
             seconds = self.n_networks * expected_seconds(networks[-1]().to(x.device).eval(), x, float(levels[0]),
                                                          len(levels), steps, self._rows_per_step(kept))
-        if seconds > LONG:
-            time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
-            warnings.warn(f"this fit may take {time} on this machine: use fewer points (n_points), fewer sigmas or "
-                          "max_steps, a GPU, or tangent_sketch with a trained denoiser", stacklevel=3)
+        _warn_if_long(seconds)
 
     def _rows_per_step(self, kept) -> int:
         return min(len(kept), self.batch_size or (IMAGES_PER_STEP if kept.ndim == 4 else ROWS_PER_STEP))
@@ -276,6 +277,13 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         with one_thread(kept.ndim != 4):
             return learn(self._networks(kept, levels, seed), kept, held, np.geomspace(levels[0], levels[-1], LEVELS),
                          self.max_steps, self._rows_per_step(kept), seed=seed, device=self.device, bar=bar)
+
+
+def _warn_if_long(seconds):
+    if seconds > LONG:
+        time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
+        warnings.warn(f"this may take {time} on this machine: use fewer points, fewer sigmas or max_steps, a GPU, or "
+                      "tangent_sketch with a trained denoiser", stacklevel=4)
 
 
 def _for_rows(kept, levels, width, waves) -> ScoreModel:

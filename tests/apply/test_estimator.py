@@ -493,9 +493,9 @@ def test_the_standard_error_contains_how_much_the_networks_differ(quiet, monkeyp
     alike = DiffusionDimension(**BRIEF, n_networks=3).fit(X).estimate_      # all say 4
     numbers, spectrum_of = iter([2, 3, 4]), DiffusionDimension._spectrum
 
-    def by_hand(self, denoiser, x, level):
+    def by_hand(self, denoiser, x, level, **options):
         if isinstance(denoiser, Mean):
-            return spectrum_of(self, denoiser, x, level)
+            return spectrum_of(self, denoiser, x, level, **options)
         answer = np.full(len(x), next(numbers))
         return SimpleNamespace(dimension=lambda: answer)
 
@@ -565,6 +565,16 @@ def test_a_long_fit_is_announced_before_the_training(seconds, said, monkeypatch)
     with pytest.warns(UserWarning, match=f"may take {said} on this machine: use fewer points"), \
             pytest.raises(KeyboardInterrupt):
         DiffusionDimension().fit(manifolds.Plane(2, 5).sample(50).numpy())
+
+
+@pytest.mark.parametrize("work", ["fit", "predict"])
+def test_long_work_of_a_trained_denoiser_is_announced(work, monkeypatch):
+    """Also the dimension at each of many rows, where nothing is trained."""
+    plane = manifolds.Plane(2, 5)
+    fitted = DiffusionDimension(exact.denoiser(plane), n_points=20).fit(plane.sample(50).numpy())
+    monkeypatch.setattr(estimator, "expected_cost", lambda *_: SimpleNamespace(seconds=1000))
+    with pytest.warns(UserWarning, match="this may take .* on this machine: use fewer points"):
+        getattr(fitted, work)(plane.sample(101).numpy())
 
 
 def test_a_short_fit_is_not_announced(recwarn):
