@@ -336,7 +336,7 @@ def test_one_direction_has_no_spectrum():
 
 
 def test_the_knee_of_flipd_on_an_exact_denoiser():
-    """A plane of dimension 5 with noise of 0.02 in all directions: FLIPD falls from 20 to 5 where σ passes the noise."""
+    """A plane of dimension 5 with noise of 0.02 in all directions: FLIPD falls from 20 to 5 at such a σ."""
     thick = Plane(20, 20, std=(1.0,) * 5 + (0.02,) * 15, seed=1)
     denoiser, x, sigmas = exact.denoiser(thick), thick.sample(20).double(), np.geomspace(0.002, 0.5, 12)
     answers = [flipd(denoiser, x, float(s)).dimension().mean() for s in sigmas]

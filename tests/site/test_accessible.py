@@ -127,3 +127,8 @@ def test_a_slider_moves_with_the_keyboard(visit, name, number):
     assert said == spoken != value
     page.keyboard.press("ArrowLeft")
     assert shown()[0] == first
+
+
+def test_the_search_says_why_it_has_no_excerpts(visit):
+    page = visit("search")
+    assert page.get_by_text("The results have no excerpts, because the book was opened from a folder").is_visible()
