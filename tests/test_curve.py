@@ -231,6 +231,8 @@ def test_unlike_points_are_said_to_be_unlike():
                   "the points have different dimensions (1 at 33%, 2 at 33%, 3 at 33% of them)")
     half = [level(s, [2] * 10 + [3] * 10) for s in (1.0, 2.0)]
     assert warned(DimensionCurve(tuple(half)).estimate(), "the points have different dimensions (2 at 50%, 3 at 50%")
+    half = [level(s, [7] * 10 + [8] * 10) for s in (1.0, 2.0)]
+    assert warned(DimensionCurve(tuple(half)).estimate(), "the points have different dimensions (7 at 50%, 8 at 50%")
     close = [level(s, [50] * 8 + [51] * 6) for s in (1.0, 2.0)]
     assert not warned(DimensionCurve(tuple(close)).estimate(), "the points have different")
 

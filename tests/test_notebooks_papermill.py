@@ -129,7 +129,7 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_run(tmp_path):
 
 def test_a_second_run_with_the_same_folder_is_refused(tmp_path):
     folder = f"out_dir={tmp_path}"
-    with locked(tmp_path / "run"), pytest.raises(RuntimeError, match="run is in use by another process"):
+    with locked(tmp_path / "out_dir"), pytest.raises(RuntimeError, match="out_dir is in use by another process"):
         main(str(ROOT / "notebooks" / "07_spheres.ipynb"), str(tmp_path / "run.ipynb"), folder)
 
 

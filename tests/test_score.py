@@ -230,6 +230,16 @@ def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
     assert type(again.net) is Own and torch.equal(again(x, 0.1), m(x, 0.1))
 
 
+def test_a_model_is_saved_after_its_class_was_registered_again(tmp_path, monkeypatch):
+    """As when a cell of a notebook runs twice."""
+    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+    networks.register(Own)
+    m = ScoreModel(Own(6, width=8, blocks=1), 1.0)
+    networks.register(type("Own", (MLP,), {"__module__": Own.__module__}))
+    m.save(tmp_path / "own")
+    assert ScoreModel.load(tmp_path / "own").data_std == 1
+
+
 def test_another_network_of_a_registered_name_is_not_saved(tmp_path):
     other = type("MLP", (MLP,), {})                                        # it would be loaded as the library's
     with pytest.raises(ValueError, match="another network 'MLP' is registered: give yours another name"):

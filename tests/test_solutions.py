@@ -1,6 +1,7 @@
 """The numbers in the solutions that are words, not code: each is computed here, in another way where there is one.
 
-Solutions that are code have a check in their notebook. Those that need a long training are not here.
+In some solutions the number is one product or quotient; then this is what is compared. Solutions that are code have a
+check in their notebook. Those that need a long training are not here.
 """
 
 import math
@@ -63,7 +64,7 @@ def test_noise_along_a_frame():
     values = dimlib.spectrum(exact.denoiser(plane), plane.sample(1).double(), 0.1, noise="frame").values[0]
     expected = [1] * 4 + [0.1**2 / (0.1**2 + s**2) for s in (0.3, 1.0)]
     np.testing.assert_allclose(values, expected, rtol=1e-6)
-    solution("nb03-exercise-frame")
+    assert r"$\sigma^2/(\sigma^2 + \ell^2)$" in solution("nb03-exercise-frame")
 
 
 def test_a_circle_with_a_thin_direction():

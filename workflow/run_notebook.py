@@ -47,7 +47,7 @@ def results_of(notebook: Path, parameters: dict) -> Path | None:
     """A name in the folder that a run writes to, for its lock; None for a notebook that writes nothing."""
     default = papermill.inspect_notebook(notebook).get("out_dir", {}).get("default")
     folder = parameters.get("out_dir") or (default and ast.literal_eval(default))
-    return folder and notebook.parent / folder / "run"
+    return folder and notebook.parent / folder / "out_dir"
 
 
 def clean(nb: nbformat.NotebookNode) -> None:

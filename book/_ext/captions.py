@@ -7,6 +7,7 @@ drawn: titles, axes and curves, as the code of the cell names them.
 """
 
 import ast
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -84,8 +85,10 @@ def _words(value):
     if isinstance(value, ast.JoinedStr):
         value = ast.Constant("".join(part.value if isinstance(part, ast.Constant) else "…"
                                      for part in value.values))
-    is_text = isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value.strip("… ")
-    return " ".join(value.value.replace("$", "").replace("\\", "").split()) if is_text else ""
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, str) or not re.search(r"\w", value.value):
+        return ""
+    text = re.sub(r"\\sqrt\{(.*?)\}", r"√(\1)", value.value).replace(r"\sigma", "σ").replace(r"\,", "")
+    return " ".join(text.replace("$", "").replace("\\", "").split())
 
 
 def _is_a_picture(output):

@@ -1,7 +1,7 @@
-"""The first use of each word of the glossary on a page becomes a link to the glossary.
+"""In chapters, the first use of each word of the glossary becomes a link to the glossary.
 
-Only running text is looked at: no titles, formulas, code, links, captions or tables. The words are those of
-`book/glossary.md`, also with an s at the end, and with a capital letter.
+Words that can also mean something else are left out. Only running text is looked at: no titles, formulas, code, links,
+captions or tables. The words are those of `book/glossary.md`, also with an s at the end, and with a capital letter.
 """
 
 import re
@@ -15,6 +15,7 @@ CHAPTERS = "notebooks/"
 OTHER = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.caption, nodes.table, nodes.rubric,
          nodes.math, nodes.math_block, pending_xref)
 ALSO_OTHER = {"frame, noise along a", "reach", "doubt"}  # "a frame of vectors", "they reach 10", "we doubt"
+NOT_HERE = {"score": "28_"}                              # in this chapter a score is a number for each image
 
 
 @lru_cache
@@ -38,7 +39,7 @@ def link_terms(app, doctree):
         parts, end = [], 0
         for found in find.finditer(text.astext()):
             term = terms[found[1].lower()]
-            if term in linked:
+            if term in linked or NOT_HERE.get(term, " ") in app.env.docname:
                 continue
             linked.add(term)
             parts += [nodes.Text(text.astext()[end:found.start()]), _link(app, term, found[0])]

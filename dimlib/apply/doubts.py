@@ -54,7 +54,7 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
-    if learned.steps <= FEW_STEPS < learned.tried:
+    if learned.steps <= FEW_STEPS and not learned.fall.any():
         return [f"too few rows: after step {learned.steps} the network memorised them. So its training ended there, "
                 "perhaps before it had learned how the data bend"]
     return []

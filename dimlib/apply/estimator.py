@@ -138,7 +138,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._seed = seed
         x = self._tensor(held[: self.n_points or MOST_POINTS])
         if self.denoiser is not None:
-            _warn_if_long(len(levels) * expected_cost(self.denoiser, x, float(levels[0])).seconds)
+            _warn_if_long(expected_seconds(self.denoiser, x, float(levels[0]), len(levels), 0, 1))
         self.curve_ = self._curve(x, levels)
         estimate = self.curve_.estimate(neighbours=self._neighbours)
         if self.denoiser is None and isinstance(self._inner, Mean):
@@ -255,7 +255,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         with one_thread(x.ndim != 4):
             seconds = self.n_networks * expected_seconds(networks[-1]().to(x.device).eval(), x, float(levels[0]),
                                                          len(levels), steps, self._rows_per_step(kept))
-        _warn_if_long(seconds)
+        _warn_if_long(seconds, stacklevel=4)
 
     def _rows_per_step(self, kept) -> int:
         return min(len(kept), self.batch_size or (IMAGES_PER_STEP if kept.ndim == 4 else ROWS_PER_STEP))
@@ -279,11 +279,11 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
                          self.max_steps, self._rows_per_step(kept), seed=seed, device=self.device, bar=bar)
 
 
-def _warn_if_long(seconds):
+def _warn_if_long(seconds, stacklevel=3):
     if seconds > LONG:
         time = f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
         warnings.warn(f"this may take {time} on this machine: use fewer points, fewer sigmas or max_steps, a GPU, or "
-                      "tangent_sketch with a trained denoiser", stacklevel=4)
+                      "tangent_sketch with a trained denoiser", stacklevel=stacklevel)
 
 
 def _for_rows(kept, levels, width, waves) -> ScoreModel:
@@ -296,7 +296,7 @@ def _for_images(kept, levels) -> ScoreModel:
     """An untrained model with a U-Net with a second look, for square images."""
     mean, std = kept.mean().item(), kept.std().item()
     halvings = next((n for n in (2, 1) if kept.shape[-1] % 2**n == 0), 0)
-    coarsest = kept.shape[-1] // 2**halvings                               # pixels, which is large for odd sizes
+    coarsest = kept.shape[-1] // 2**halvings                               # pixels a side where attention would be
     if kept.shape[2] != kept.shape[3]:
         raise ValueError(f"X holds images of {kept.shape[2]}×{kept.shape[3]} pixels: crop or pad them to squares, or "
                          "give them as rows, X.reshape(len(X), -1)")

@@ -287,10 +287,12 @@ def _jacobian_rows(denoiser, point, vectors, sigma, batch_size):
         with torch.inference_mode(False), torch.enable_grad(), full_precision():
             inputs = point.detach().clone().expand(len(v), *point.shape).clone().requires_grad_()
             denoised = check_denoised(denoiser(inputs.clone(), sigma), inputs, sigma)
-            if not denoised.requires_grad:
+            rows = None
+            if denoised.requires_grad:
+                (rows,) = torch.autograd.grad(denoised, inputs, v.view_as(inputs).clone(), allow_unused=True)
+            if rows is None:
                 raise TypeError("PyTorch cannot differentiate this denoiser: its result must follow from x by "
                                 "differentiable operations, without torch.no_grad or detach")
-            (rows,) = torch.autograd.grad(denoised, inputs, v.view_as(inputs).clone())
         if not rows.isfinite().all():
             raise ValueError(f"the derivative of the denoiser at sigma={float(sigma):.3g} has NaN or infinite values")
         yield v, rows.flatten(1)

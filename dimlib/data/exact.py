@@ -25,7 +25,7 @@ def _variance(sigma: float | Tensor, x: Tensor) -> Tensor:
     """σ² with the shape (B, 1); ``ValueError`` where σ is not positive, or ‖x‖²/σ² is too large for the dtype of x."""
     check_sigma(sigma)
     level = beside(sigma, x)
-    if not (x / level).square().sum().isfinite():
+    if not (x / level).square().sum(1).isfinite().all():
         raise ValueError(f"x is too large for the dtype {x.dtype} at this sigma: convert it to float64")
     return level**2
 

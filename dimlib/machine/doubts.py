@@ -8,7 +8,7 @@ __all__ = ["LESS", "RELIABLE", "about_the_answer", "about_the_plateau", "contrad
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels
-UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by two
+UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by two or more
 STAYS = 0.15, 0.015  # of the points, if their mean stays that far from the median towards σ = 0, also in units of it
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
@@ -109,9 +109,12 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
 
 
 def _unlike(answer):
-    """Shares of the points whose distance from the median is at least ½, and above 1½; and above a tenth of it."""
-    off, median = np.abs(answer - np.median(answer)), np.median(answer)
-    return [(off > max(limit, 0.1 * median)).mean() for limit in (0.499, 1.5)]
+    """Shares of the points whose distance from the median is above ½, and above 1½; and above a tenth of it.
+
+    The median is the lower one of two, since with half of the points at k and half at k + 1 none is far from k + ½.
+    """
+    median = np.quantile(answer, 0.5, method="lower")
+    return [(np.abs(answer - median) > max(limit, 0.1 * median)).mean() for limit in (0.5, 1.5)]
 
 
 def _shares(answer):

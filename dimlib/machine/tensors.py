@@ -83,7 +83,7 @@ def locked(path: str | Path | None) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise RuntimeError(f"{path} is in use by another process: wait for it, or name another file") from None
+        raise RuntimeError(f"{path} is in use by another process: wait for it, or name another") from None
     try:
         yield
     finally:
@@ -139,7 +139,8 @@ class Saved(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write a safetensors file. ``ValueError`` for a network that is not registered, since it could not be read."""
         name = type(self.net).__name__
-        if known(name) is not type(self.net):
+        ours, theirs = known(name), type(self.net)
+        if (ours.__module__, ours.__qualname__) != (theirs.__module__, theirs.__qualname__):
             raise ValueError(f"another network {name!r} is registered: give yours another name, and put "
                              "@dimlib.networks.register above its class")
         if not isinstance(getattr(self.net, "config", None), dict):
@@ -206,7 +207,9 @@ def write_checkpoint(path: str | Path, run: dict, history: list[tuple], modules:
     for name, module in modules.items():
         tensors |= {f"{name}.{k}": t for k, t in module.state_dict().items()}
     for i, optimizer in enumerate(optimizers):
-        for j, state in optimizer.state_dict()["state"].items():
+        states = optimizer.state_dict()["state"]                           # none for parameters that are not used
+        tensors[f"optimizer{i}"] = torch.tensor(list(states), dtype=torch.int64)
+        for j, state in states.items():
             tensors |= {f"optimizer{i}.{j}.{k}": t for k, t in state.items()}
     if Path(path).exists():
         os.replace(path, _previous(path))
@@ -228,6 +231,7 @@ def read_checkpoint(path: str | Path, run: dict, modules: dict[str, nn.Module],
     previous = _previous(path)
     if not Path(path).exists() and not previous.exists():
         return []
+    advice = f"delete it, and {previous.name}, to train from the start"
     try:
         tensors, header = read_tensors(path, "training")
     except (ValueError, OSError) as error:
@@ -240,9 +244,12 @@ def read_checkpoint(path: str | Path, run: dict, modules: dict[str, nn.Module],
         if Path(path).exists():
             os.replace(path, f"{path}.damaged")
         warnings.warn(f"{error}: the training goes on from the checkpoint before it", stacklevel=3)
+        path = previous
     if header != run:
         differing = ", ".join(key for key in run | header if header.get(key) != run.get(key))
         raise ValueError(f"{path} belongs to another run, with other {differing}: delete it, or name another file")
+    if "history" in tensors and len(tensors["history"]) > run["steps"]:
+        raise ValueError(f"{path} has {len(tensors['history'])} steps of a run of {run['steps']}: {advice}")
     try:
         for name, module in modules.items():
             module.load_state_dict(_part(tensors, name))
@@ -251,19 +258,13 @@ def read_checkpoint(path: str | Path, run: dict, modules: dict[str, nn.Module],
             for key, tensor in _part(tensors, f"optimizer{i}").items():
                 index, name = key.split(".")
                 state.setdefault(int(index), {})[name] = tensor
+            if set(state) != set(tensors[f"optimizer{i}"].tolist()):
+                raise KeyError(f"optimizer{i}")
             groups = optimizer.state_dict()["param_groups"]
-            missing = {index for group in groups for index in group["params"]} - set(state)
-            if missing:
-                raise KeyError(f"optimizer{i}.{min(missing)}")
             optimizer.load_state_dict({"state": state, "param_groups": groups})
-        history = tensors["history"].tolist()
+        return tensors["history"].tolist()
     except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} lacks a part of its run, or has one that does not fit ({error}): delete it to train "
-                         "from the start") from error
-    if len(history) > run["steps"]:
-        raise ValueError(f"{path} has {len(history)} steps of a run of {run['steps']}: delete it to train from the "
-                         "start")
-    return history
+        raise ValueError(f"{path} lacks a part of its run, or has one that does not fit ({error}): {advice}") from error
 
 
 def _part(tensors, name):

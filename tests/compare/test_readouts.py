@@ -298,8 +298,10 @@ def test_a_jacobian_that_needs_too_much_memory_is_an_error_before_the_work(monke
 
 @pytest.mark.parametrize("readout", [flipd, lhsd, jacobian_spectrum])
 def test_a_denoiser_without_derivatives_is_refused(readout):
-    with pytest.raises(TypeError, match="PyTorch cannot differentiate this denoiser"):
-        readout(lambda x, sigma: x.detach(), torch.zeros(1, 4), SIGMA)
+    weight = torch.ones(4, requires_grad=True)
+    for denoiser in (lambda x, sigma: x.detach(), lambda x, sigma: x.detach() * weight):
+        with pytest.raises(TypeError, match="PyTorch cannot differentiate this denoiser"):
+            readout(denoiser, torch.zeros(1, 4), SIGMA)
     with pytest.raises(ValueError, match="derivative of the denoiser at sigma=0.01 has NaN or infinite values"):
         readout(lambda x, sigma: x.abs().sqrt(), torch.zeros(1, 4), SIGMA)  # the slope at 0 is infinite
 

@@ -263,3 +263,9 @@ def test_a_noise_level_that_is_not_positive_is_refused(manifold, sigma):
     for function in (denoiser(manifold), denoiser(manifold).log_density):
         with pytest.raises(ValueError, match="sigma="):
             function(manifold.sample(3), sigma)
+
+
+def test_a_large_batch_in_half_precision():
+    """The limit is for each point, and not for their sum."""
+    x = Sphere(2, 4).sample(1000).half()
+    assert denoiser(Sphere(2, 4))(x, 0.1).isfinite().all()

@@ -129,7 +129,7 @@ def test_each_picture_has_a_caption_and_an_alternative_text(page):
     assert described or not found.pictures or page.stem[:2] in PICTURES
 
 
-PICTURES = {"20", "23", "25"}  # chapters whose figures are images, or have no axes with names
+PICTURES = {"20", "25"}  # chapters whose figures are images, or have no axes with names
 
 
 def test_the_first_use_of_a_word_leads_to_the_glossary():
