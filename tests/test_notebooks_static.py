@@ -153,7 +153,8 @@ def test_the_teaching_page_has_each_chapter_and_its_time(path, nb):
     link = rf"\[[^\]]*\]\(\.\./notebooks/{path.stem}\.ipynb\)"
     ((plan, row, home),) = re.findall(rf"\| {link} \| ([^|]*) \| ([^|]*) \| (.*) \|", TEACHING)
     assert path.stem < "08" or f" *It adds*: {home}." in nb.cells[0].source
-    plans, runs = re.search(r"\*Time\*: (\d+ minutes to read[^;]*); runs (?:for|in) ([^.]*)\.", nb.cells[0].source).groups()
+    stated = r"\*Time\*: (\d+ minutes to read[^;]*); runs (?:for|in) ([^.]*)\."
+    plans, runs = re.search(stated, nb.cells[0].source).groups()
     assert plans.replace("minutes to read", "min") == plan
     if row in ("seconds", "half a minute"):
         assert runs == row
