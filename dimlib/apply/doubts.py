@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from ..machine.compute import one_thread
-from ..machine.doubts import LESS, RELIABLE, largest_excess
+from ..machine.doubts import LESS, largest_excess
 from .learning import Learned
 
 __all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training",
@@ -23,7 +23,7 @@ FAR_IN_COLUMN = 50     # ... or, in one column, that many times as far as half o
 FEW = 0.1              # share of the rows: if more are far, they are a part of the data
 REPEATED = 0.005, 10   # share of the rows, and ratio to the usual frequency of a value; above both, one is special
 SCALES = 100           # ratio of the standard deviations of two columns
-NEIGHBOURS, LEAST_ROWS = 10, 500
+NEIGHBOURS, LEAST_ROWS, MOST_DRAWN = 10, 500, 20_000
 
 
 def about_the_noise(means: NDArray, sigmas: NDArray, d: int, mean: float, plateau: tuple[float, float]) -> list[str]:
@@ -76,15 +76,22 @@ def dimension_of_neighbours(x: NDArray) -> float:
     return float(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean()) if len(distances) else math.nan
 
 
-def about_the_neighbours(neighbours: float, median: float) -> list[str]:
-    """A doubt if the dimension of the distances between neighbours is much smaller than the answer.
+def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
+    """A doubt if the dimension of the distances between neighbours of n rows is much too small for the answer.
 
     A network that has not learned a bent normal direction counts it as a tangent, and nothing in its spectra shows it.
+    In high dimensions the distances give a dimension that is too small. So it is compared with the one that they give
+    for as many points (at most 20 000) of a Gaussian whose dimension is the answer.
     """
-    if not neighbours <= min(RELIABLE, LESS * median):
+    if not median >= 1:
         return []
-    return [f"the distances between neighbours have the dimension {neighbours:.1f}, much less than {median:g}: perhaps "
-            "the network has not learned how the data bend; train longer"]
+    points = np.random.default_rng(0).normal(size=(min(n, MOST_DRAWN), round(median)))
+    expected = dimension_of_neighbours(points)
+    if not neighbours <= LESS * expected:
+        return []
+    return [f"the distances between neighbours have the dimension {neighbours:.1f}, and for data of dimension "
+            f"{median:g} they would have about {expected:.1f}: perhaps the network has not learned how the data bend; "
+            "train longer"]
 
 
 def about_the_data(x: NDArray, sigma: float) -> list[str]:

@@ -149,7 +149,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         trained = [] if self.denoiser is not None else about_the_training(
             self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel())
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
-                  *about_the_neighbours(self._neighbours, estimate.median),
+                  *about_the_neighbours(self._neighbours, estimate.median, len(X)),
                   *about_the_noise(means, self.curve_.sigmas, x[0].numel(), estimate.mean, estimate.plateau))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median

@@ -275,13 +275,23 @@ def test_outliers_and_grids_are_doubts(x, doubt):
     (lambda: manifolds.Sphere(30, 60).sample(1500).numpy(), 30)])
 def test_neighbours_contradict_an_answer_that_is_much_too_large_only(make, k):
     found = dimension_of_neighbours(make())
-    assert about_the_neighbours(found, k) == []
-    assert bool(about_the_neighbours(found, 2 * k)) == (k < 8)
+    assert about_the_neighbours(found, k, 1500) == []
+    assert about_the_neighbours(found, 2 * k, 1500)
+
+
+def test_neighbours_contradict_the_dimension_of_the_hull():
+    """Twelve coordinates, bent so that they span 24 dimensions. A network answered 24, with a loss of 24."""
+    rng = np.random.default_rng(100)
+    z = rng.standard_normal((2500, 12))
+    X = np.tanh(z @ rng.standard_normal((12, 40)) / 3) @ rng.standard_normal((40, 24))
+    (doubt,) = about_the_neighbours(dimension_of_neighbours(X), 24, 2500)
+    assert "and for data of dimension 24 they would have about 17.9" in doubt
+    assert about_the_neighbours(dimension_of_neighbours(X), 12, 2500) == []
 
 
 def test_neighbours_of_few_points_and_of_duplicates_tell_nothing():
     assert math.isnan(dimension_of_neighbours(ring(499))) and math.isnan(dimension_of_neighbours(np.zeros((600, 3))))
-    assert about_the_neighbours(math.nan, 5) == []
+    assert about_the_neighbours(math.nan, 5, 1000) == [] and about_the_neighbours(5.0, 0, 1000) == []
 
 
 def test_a_curve_that_the_network_takes_for_a_surface_is_doubted(quiet):
