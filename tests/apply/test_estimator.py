@@ -289,6 +289,15 @@ def test_neighbours_contradict_the_dimension_of_the_hull():
     assert about_the_neighbours(dimension_of_neighbours(X), 12, 2500) == []
 
 
+def test_neighbours_contradict_matrices_of_full_rank():
+    """6 × 6 matrices of rank 2 have 20 dimensions. They span all 36, and a network answered 36."""
+    rng = np.random.default_rng(100)
+    left, right = rng.standard_normal((2, 2500, 6, 2))
+    X = np.einsum("nik,njk->nij", left, right).reshape(2500, 36)
+    found = dimension_of_neighbours(X)
+    assert about_the_neighbours(found, 36, 2500) and about_the_neighbours(found, 20, 2500) == []
+
+
 def test_neighbours_of_few_points_and_of_duplicates_tell_nothing():
     assert math.isnan(dimension_of_neighbours(ring(499))) and math.isnan(dimension_of_neighbours(np.zeros((600, 3))))
     assert about_the_neighbours(math.nan, 5, 1000) == [] and about_the_neighbours(5.0, 0, 1000) == []
