@@ -49,7 +49,7 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pip install -e ".[teach]" -c constraints.txt
-	DIMLIB_SLURM=1 DIMLIB_KIT=1 $(BIN)/python -m pytest tests/slow -rs
+	DIMLIB_SLURM=1 DIMLIB_KIT=1 DIMLIB_LONG=1 $(BIN)/python -m pytest tests/slow -rs
 	DIMLIB_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_any_input.py -n 2
 	DIMLIB_LONG=1 $(BIN)/python -m pytest tests/test_notebooks_papermill.py -n 2
 

@@ -592,6 +592,7 @@ def test_long_work_of_a_trained_denoiser_is_announced(work, monkeypatch):
     plane = manifolds.Plane(2, 5)
     fitted = DiffusionDimension(exact.denoiser(plane), n_points=20).fit(plane.sample(50).numpy())
     monkeypatch.setattr(estimator, "expected_cost", lambda *_: SimpleNamespace(seconds=1000))
+    monkeypatch.setattr(estimator, "expected_seconds", lambda *_: 1000)
     with pytest.warns(UserWarning, match="this may take .* on this machine: use fewer points"):
         getattr(fitted, work)(plane.sample(101).numpy())
 

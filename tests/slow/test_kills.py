@@ -10,7 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and limits are those of POSIX")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals and limits are those of POSIX"),
+    pytest.mark.skipif("DIMLIB_LONG" not in os.environ, reason="takes minutes: set DIMLIB_LONG=1")]
 
 TRAIN = """
 import sys, torch, dimlib
