@@ -42,7 +42,7 @@ def visit(browser):
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         page.goto((SITE / f"{name}.html").as_uri())
         if options.get("java_script_enabled", True):
-            page.evaluate("MathJax.startup.promise")
+            page.evaluate("window.MathJax?.startup.promise")  # the search page has no formulas
         return page
     yield visit
     for context in browser.contexts:
