@@ -26,13 +26,19 @@ def test_it_holds_all_that_a_participant_needs(kit):
     files = {name.removeprefix("dimlib-kit/") for name in kit}
     (wheel,) = {name for name in files if name.endswith(".whl")}
     assert files == {wheel, "START.md", "requirements.txt", "check_setup.ipynb"} | {
-        str(path.relative_to(ROOT)) for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("results/*.csv")]}
+        str(path.relative_to(ROOT))
+        for pattern in ("notebooks/*.ipynb", "results/*.csv", "book/figures/*.png") for path in ROOT.glob(pattern)}
 
 
 def test_its_notebooks_find_the_tables_that_they_read(kit):
     read = {(name, table) for name, content in kit.items()
             for table in re.findall(rb"\.\./(results/\w+\.csv)", content)}
     assert read and all(f"dimlib-kit/{table.decode()}" in kit for _, table in read)
+
+
+def test_its_notebooks_find_the_pictures_that_they_show(kit):
+    shown = {picture for content in kit.values() for picture in re.findall(rb"!\[[^\]]*\]\(\.\./([^)]+)\)", content)}
+    assert shown and all(f"dimlib-kit/{picture.decode()}" in kit for picture in shown)
 
 
 def test_its_notebooks_have_no_solutions(kit):

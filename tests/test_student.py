@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import runpy
+import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(ROOT.glob("notebooks/*.ipynb"))}
+sys.path.insert(0, str(ROOT / "workflow"))  # where a script finds its neighbours
 script = runpy.run_path(str(ROOT / "workflow" / "student.py"))
-student, lecturer, tagged = script["student"], script["lecturer"], script["tagged"]
+sys.path.remove(str(ROOT / "workflow"))
+student, unsolved, lecturer, tagged = script["student"], script["unsolved"], script["lecturer"], script["tagged"]
 
 EXERCISES = [pytest.param(name, answer, check, id=answer.id)
              for name, nb in NOTEBOOKS.items() for answer, check in pairwise(nb.cells) if tagged(answer, "solution")]
@@ -48,15 +51,43 @@ def counted(lines):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_student_edition_is_the_chapter_without_the_solutions(name):
-    nb, edition = NOTEBOOKS[name], student(NOTEBOOKS[name])
+    nb, edition = NOTEBOOKS[name], unsolved(NOTEBOOKS[name])
     solutions = counted(lines_of_solutions(nb))
     stubs = [line for line in text_of(edition).splitlines() if "raise NotImplementedError" in line]
-    chapter = counted(text_of(nb).splitlines())
+    chapter = counted(script["RUNNING"].sub(script["RUN"], text_of(nb)).splitlines())
     assert solutions and solutions <= chapter
     assert counted(text_of(edition).splitlines()) == chapter - solutions + counted(stubs)
     assert len(stubs) == len([cell for cell in nb.cells if tagged(cell, "solution")])
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in edition.cells)
     nbformat.validate(edition)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_its_text_is_plain_markdown_and_nothing_is_lost(name):
+    """JupyterLab shows MyST as it is written: an answer of a quiz would be open, and a reference a name in braces."""
+    edition = student(name)
+    text = "\n".join(cell.source for cell in edition.cells if cell.cell_type == "markdown")
+    assert not re.search(r"^[`:]{3,}\{|^:{3,}|^:\w+:|\{[\w:]+\}`|^\([\w-]+\)=", text, re.MULTILINE)
+    assert not re.search(r"\\RR|\\E\b|\(\.\./book/(?!figures)", text)
+    assert text.count("<details>") == text.count("</details>") == text_of(unsolved(NOTEBOOKS[name])).count("{dropdown}")
+    assert len(re.findall(r"^\$\$$", text, re.MULTILINE)) % 2 == 0
+    changed = re.compile(r"^[`:]{3,}|^:\w+:|\{[\w:]+\}`|\\[A-Za-z]|\(\.\./book/|^\*What to see|^\([\w-]+\)=")
+    kept = [line for line in text_of(unsolved(NOTEBOOKS[name])).splitlines() if not changed.search(line)]
+    assert len(kept) > 100 and not counted(kept) - counted(text_of(edition).splitlines())
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_its_figures_have_numbers_and_each_reference_names_one(name):
+    text = "\n".join(cell.source for cell in student(name).cells if cell.cell_type == "markdown")
+    numbered = re.findall(r"^\*+Figure (\d+)\.", text, re.MULTILINE)
+    assert numbered == [str(i) for i in range(1, len(numbered) + 1)]
+    assert {*re.findall(r"Figure (\d+)(?!\d|\.| of chapter)", text)} <= {*numbered}
+
+
+def test_folded_code_is_folded_in_jupyterlab_too():
+    cells = [cell for name in NOTEBOOKS for cell in student(name).cells]
+    folded = [cell for cell in cells if tagged(cell, "hide-input")]
+    assert folded == [cell for cell in cells if cell.metadata.get("jupyter") == {"source_hidden": True}] != []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -82,14 +113,14 @@ def test_a_chapter_has_four_exercises_and_two_of_them_are_checked(name):
 
 def test_each_answer_has_its_check_and_each_check_its_answer():
     assert all(tagged(exercise.values[2], "check") for exercise in EXERCISES)
-    checks = [cell for nb in NOTEBOOKS.values() for cell in student(nb).cells if tagged(cell, "check")]
+    checks = [cell for nb in NOTEBOOKS.values() for cell in unsolved(nb).cells if tagged(cell, "check")]
     labels = [cell.metadata.nbgrader.grade_id for cell in checks]
     assert len(set(labels)) == len(EXERCISES) and all(label.startswith("nb") for label in labels)
 
 
 def test_the_teaching_page_lists_the_checked_exercises():
     (row,) = re.findall(r"\| \*\*checked by a program\*\* \|(.*)\|", (ROOT / "book" / "teaching.md").read_text())
-    checks = [cell for nb in NOTEBOOKS.values() for cell in student(nb).cells if tagged(cell, "check")]
+    checks = [cell for nb in NOTEBOOKS.values() for cell in unsolved(nb).cells if tagged(cell, "check")]
     assert re.findall(r"`([\w-]+)`", row) == [cell.metadata.nbgrader.grade_id for cell in checks]
 
 

@@ -2,8 +2,8 @@
 
     python workflow/kit.py ZIP
 
-It holds START.md, check_setup.ipynb, the student edition of the notebooks, the tables that they read, the wheel of
-dimlib, and the other packages to install, with the versions of constraints.txt.
+It holds START.md, check_setup.ipynb, the student edition of the notebooks, the tables and pictures that they read,
+the wheel of dimlib, and the other packages to install, with the versions of constraints.txt.
 """
 
 import re
@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+from plain import BOOK
 from student import student
 
 ROOT = Path(__file__).parents[1]
@@ -49,11 +50,10 @@ def main(target: str) -> None:
             kit.writestr("dimlib-kit/requirements.txt", requirements(wheel.name))
             for path in (ROOT / "workflow/kit/START.md", ROOT / "workflow/kit/check_setup.ipynb"):
                 kit.write(path, f"dimlib-kit/{path.name}")
-            for path in sorted(ROOT.glob("results/*.csv")):
-                kit.write(path, f"dimlib-kit/results/{path.name}")
-            for path in sorted(ROOT.glob("notebooks/*.ipynb")):
-                edition = student(nbformat.read(path, as_version=4))
-                kit.writestr(f"dimlib-kit/notebooks/{path.name}", nbformat.writes(edition))
+            for path in sorted([*ROOT.glob("results/*.csv"), *ROOT.glob("book/figures/*.png")]):
+                kit.write(path, f"dimlib-kit/{path.relative_to(ROOT)}")
+            for chapter in BOOK:
+                kit.writestr(f"dimlib-kit/notebooks/{chapter}.ipynb", nbformat.writes(student(chapter)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ In a chapter the solution of an exercise is a directive `{solution}`, or all tha
              student edition one line replaces them, which raises NotImplementedError.
 `check`      calls that function and compares it with what dimlib computes. It stays in the student edition. There
              nbgrader knows it by the label of the exercise: one point if it runs without an error.
+
+The student edition has plain Markdown (workflow/plain.py), because its readers do not have the book's software.
 """
 
 import re
@@ -21,11 +23,17 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from plain import BOOK, plain
 
 ONLY_FOR_LECTURERS = Path(__file__).parent / "lecturer"  # one solution a file, LABEL.md
 EXERCISE = re.compile(r"^(`{3,}|:{3,})\{exercise\}\n:label: (\S+)\n.*?^\1$", re.MULTILINE | re.DOTALL)
 CLOSED = re.compile(r"^(`{3,}|:{3,})\{solution\}.*?^\1$\n*", re.MULTILINE | re.DOTALL)
 GATE = re.compile(r"^`{3,}\{solution-(?:start\} *(\S+)|end\})\n.*?^`{3,}$\n*", re.MULTILINE | re.DOTALL)
+RUNNING = re.compile(r"^:::\{dropdown\} Running this notebook\n.*?^:::$", re.MULTILINE | re.DOTALL)
+RUN = """:::{dropdown} Running this notebook
+Change the numbers in the first code cell, and run all cells again. At an exercise without an answer Jupyter stops with
+`NotImplementedError`. The cells above it have run.
+:::"""
 ANSWER = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,14 +55,14 @@ def marked(label: str) -> dict:
             "grade": True, "locked": True, "solution": False, "task": False}
 
 
-def student(nb: NotebookNode) -> NotebookNode:
+def unsolved(nb: NotebookNode) -> NotebookNode:
     """A chapter without solutions and outputs, with stubs, and with checks that nbgrader can mark."""
     cells = []
     label = None  # of the solution that we are in
     for cell in nb.cells:
         cell = nbformat.from_dict(cell)
         if cell.cell_type == "markdown":
-            pieces = GATE.split(CLOSED.sub("", cell.source))  # text, label, text, label, ..., text
+            pieces = GATE.split(CLOSED.sub("", RUNNING.sub(RUN, cell.source)))  # text, label, text, label, ..., text
             kept = []
             for i, piece in enumerate(pieces):
                 if i % 2:
@@ -73,6 +81,11 @@ def student(nb: NotebookNode) -> NotebookNode:
         if keep:
             cells.append(cell)
     return nbformat.from_dict({**nb, "cells": cells})
+
+
+def student(chapter: str) -> NotebookNode:
+    """The student edition of a chapter, such as 01_manifolds_and_noise."""
+    return plain(unsolved(BOOK[chapter]), chapter)
 
 
 def lecturer(nb: NotebookNode) -> NotebookNode:
@@ -96,13 +109,12 @@ def write(nb: NotebookNode, path: Path) -> None:
 
 
 def main(folder: str) -> None:
-    for path in sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb")):
-        nb = nbformat.read(path, as_version=4)
-        edition = student(nb)
-        write(edition, Path(folder, "student", path.name))
-        write(lecturer(nb), Path(folder, "lecturer", "notebooks", path.name))
+    for chapter, nb in BOOK.items():
+        edition, name = student(chapter), f"{chapter}.ipynb"
+        write(edition, Path(folder, "student", name))
+        write(lecturer(nb), Path(folder, "lecturer", "notebooks", name))
         if any(tagged(cell, "check") for cell in nb.cells):
-            write(edition, Path(folder, "lecturer", "source", path.stem, path.name))
+            write(edition, Path(folder, "lecturer", "source", chapter, name))
 
 
 if __name__ == "__main__":
