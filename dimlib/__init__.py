@@ -6,7 +6,7 @@ rooms: ``data``, ``vision``, ``compare``, ``apply``, ``book``, and ``machine``, 
 
 from importlib import import_module
 
-from . import training, vision  # noqa: F401 (vision registers its networks)
+from . import vision  # noqa: F401 (registers its networks)
 from .curve import dimension_curve
 from .score import ScoreModel
 from .svd import spectrum

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .machine.checks import check_levels
 from .machine.doubts import about_the_answer, about_the_plateau, contradicts, largest_excess
 from .score import Denoiser
 from .svd import CONTRAST, Spectrum, spectrum
@@ -24,7 +25,7 @@ class Estimate:
         sigma: the noise level of the answer.
         plateau: the lowest and the highest noise level of its plateau.
         plateaus: all plateaus: lowest and highest noise level, and mean dimension. Data can have one at each scale.
-        at_most: an upper bound of the dimension at sigma: the mean denoising loss and twice its standard error.
+        at_most: an upper bound of the dimension at sigma: the mean denoising loss plus twice its standard error.
         warnings: reasons to doubt the answer, in words; empty where there are none.
         draw_error: standard error of the mean from what all points share: the noise, and several networks if used.
     """
@@ -54,7 +55,7 @@ class Estimate:
     @property
     def standard_error(self) -> float:
         """Standard error of the mean, from the points and from the noise; nan for a single point."""
-        return float(np.hypot(_over_points(self._dimension), self.draw_error))
+        return float(np.hypot(_error_over_points(self._dimension), self.draw_error))
 
     def __repr__(self) -> str:
         low, high = self.plateau
@@ -67,9 +68,11 @@ class Estimate:
 
 @dataclass(frozen=True, repr=False)
 class DimensionCurve:
-    """Dimension against noise level, k(σ): one `Spectrum` for each σ, ascending."""
+    """Dimension against noise level, k(σ): one `Spectrum` for each σ, ascending; and the dimension of the distances
+    between neighbouring points of the data, if it is known."""
 
     spectra: tuple[Spectrum, ...]
+    neighbours: float = np.nan
 
     @property
     def sigmas(self) -> NDArray:
@@ -78,7 +81,7 @@ class DimensionCurve:
 
     def at(self, index) -> "DimensionCurve":
         """The curve at some of the points."""
-        return DimensionCurve(tuple(spectrum.at(index) for spectrum in self.spectra))
+        return DimensionCurve(tuple(s.at(index) for s in self.spectra), self.neighbours)
 
     def dimension(self, rule: str = "recommended") -> NDArray:
         """Dimension at each noise level and point, shape (S, P)."""
@@ -86,9 +89,9 @@ class DimensionCurve:
 
     def standard_errors(self, rule: str = "recommended") -> NDArray:
         """Standard error of the mean at each noise level, as in `Estimate`, shape (S,)."""
-        return np.hypot(_over_points(self.dimension(rule)), [s.draw_error(rule) for s in self.spectra])
+        return np.hypot(_error_over_points(self.dimension(rule)), [s.draw_error(rule) for s in self.spectra])
 
-    def estimate(self, rule: str = "recommended", neighbours: float = np.nan) -> Estimate:
+    def estimate(self, rule: str = "recommended") -> Estimate:
         """The answer on the plateau at the smallest noise levels, since larger noise hides what is thin or bent.
 
         A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
@@ -107,16 +110,16 @@ class DimensionCurve:
         runs = [(i, j) for i in range(len(agree)) for j in range(i, len(agree)) if agree[i:j + 1, i:j + 1].all()]
         length = {(i, j): np.log(sigmas[j] / sigmas[i]) for i, j in runs}
         longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=-1)
-        against = contradicts(runs, means, neighbours)
+        against = contradicts(runs, means, self.neighbours)
         runs.sort(key=lambda run: (zero[run[0]], full[run[0]] and length[run] <= longest, run[0] == run[1],
                                    against[run], not clear[run[0]:run[1] + 1].any(), run[0], -run[1]))
-        (first, last), plateaus = runs[0], runs[:0]
+        (first, last), plateaus = runs[0], list[tuple[int, int]]()
         for i, j in runs:
             if i < j and not zero[i] and all(j < a or b < i for a, b in plateaus):
                 plateaus.append((i, j))
         best = max(range(first, last + 1), key=lambda i: (clear[i], near[i], np.median(self.spectra[i].contrast)))
         at, loss = self.spectra[best], losses[best]
-        at_most = loss + 2 * np.hypot(np.nan_to_num(_over_points(at.loss)), (2 * loss / at.n_scores) ** 0.5)
+        at_most = loss + 2 * np.hypot(np.nan_to_num(_error_over_points(at.loss)), (2 * loss / at.n_scores) ** 0.5)  # χ²
         doubts = (about_the_plateau(answers, sigmas, plateaus, first, last, best)
                   + about_the_answer(answers[best], d, at.n_scores, loss, at_most, at.disagreement, weak[best]))
         named = tuple((float(sigmas[i]), float(sigmas[j]), float(means[i:j + 1].mean())) for i, j in sorted(plateaus))
@@ -129,7 +132,7 @@ class DimensionCurve:
         return "\n".join([repr(self.estimate()), *rows])
 
 
-def _over_points(answers):
+def _error_over_points(answers):
     n = answers.shape[-1]
     return answers.std(axis=-1, ddof=1) / n**0.5 if n > 1 else np.full(answers.shape[:-1], np.nan)
 
@@ -141,8 +144,5 @@ def dimension_curve(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], n_sc
 
     ``print(dimension_curve(...))`` shows the answer, its standard error, its plateau and its doubts.
     """
-    levels = sorted({float(s) for s in np.atleast_1d(np.asarray(sigmas, dtype=float))})
-    if len(levels) < 2 or not 0 < levels[0] < levels[-1] < np.inf:
-        raise ValueError(f"a curve needs at least two noise levels, positive and finite, got {levels}")
-    return DimensionCurve(tuple(
-        spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise, without=True) for s in levels))
+    return DimensionCurve(tuple(spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise, without=True)
+                                for s in check_levels(sigmas)))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from .machine.checks import check_counts
 from .machine.tensors import register
 
-__all__ = ["MLP", "start_at_zero", "touches_data"]
+__all__ = ["FourierFeatures", "MLP", "register", "start_at_zero", "touches_data"]
 
 
 def touches_data(layer: nn.Module) -> nn.Module:
-    """Mark a layer that reads or writes data: `training` uses Adam for it, and Muon for the matrices between."""
+    """Mark a layer that reads or writes data: `machine.descent` uses Adam for it, and Muon for the matrices between."""
     layer.touches_data = True  # type: ignore[assignment]  # PyTorch's types know no others than tensors and modules
     return layer
 

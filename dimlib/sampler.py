@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .machine.checks import check_count, check_counts, check_level, check_move, check_values
+from .machine.checks import check_count, check_level, check_move, check_values
 from .machine.compute import choose_device, guarded
 from .score import Denoiser, noise_prediction
 from .seeds import stream
@@ -111,7 +111,8 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     if len(levels) < 2 or levels[-1] <= 0 or any(low >= high for high, low in pairwise(levels)):
         raise ValueError("sigmas must be at least two noise levels that decrease and stay positive; see noise_schedule")
-    check_counts(n=n, **{"number of entries of a sample": math.prod(shape)})
+    check_count("n", n)
+    check_count("number of entries of a sample", math.prod(shape))
     generator = stream(seed, "reverse diffusion", device := choose_device(device))
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)

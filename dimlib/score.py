@@ -60,7 +60,7 @@ class ScoreModel(Saved):
         sigma_min, sigma_max: the range of noise levels, in data units. Training and calls stay in it.
 
     Raises:
-        ValueError: bad arguments; when called, points of another shape than data_mean, or sigma outside the range.
+        ValueError: bad arguments; when called, points of another shape, or sigma out of range (but in training mode).
     """
 
     def __init__(self, net: nn.Module, data_std: float, data_mean: float | Tensor = 0.0,

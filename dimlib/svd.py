@@ -87,7 +87,6 @@ class Spectrum:
         values: shape (P, d), descending, in ε units: near 1 on normal, near 0 on tangent directions.
         loss: shape (P,): the denoising loss E‖ε̂ − ε‖² at each point; at small σ it is at least the dimension.
         sigma: noise level, in the units of the points.
-        center: whether the mean prediction was subtracted.
         n_scores: number K of random scores, which spread the values over 1 ± √(d/K); infinite for noise along a frame.
         directions: None, or shape (P, d, d): the unit vector of each value; the last k span the tangent space.
         without: the values without each quarter of the copies, four arrays (P, d), if asked for.
@@ -97,7 +96,6 @@ class Spectrum:
     loss: NDArray
     sigma: float
     n_scores: float
-    center: bool
     directions: NDArray | None = None
     without: tuple[NDArray, ...] = ()
 
@@ -115,7 +113,7 @@ class Spectrum:
 
     def draw_error(self, rule: str = "recommended") -> float:
         """Standard error of the mean dimension from the noise, which all points share: the jackknife over quarters of
-        the copies (Efron 1982). 0 where ``without`` was not computed."""
+        the copies (Efron 1982). 0 where ``without`` was not computed, or K ≤ 4d/3."""
         fewer = [RULES[rule](values, 0.75 * self.n_scores).mean() for values in self.without]
         return float(np.std(fewer) * (len(fewer) - 1) ** 0.5) if fewer else 0.0
 
@@ -160,7 +158,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
             standard deviation ℓ has σ²/(σ² + ℓ²): "cut" counts the directions longer than σ, with or without a gap.
 
     Raises:
-        ValueError: bad arguments, or a denoiser that returns another shape, NaN or infinite values.
+        ValueError, TypeError: bad arguments, or a denoiser that returns another shape or type, or NaN.
         MemoryError: too little memory for the d × d matrices of one point.
     """
     number = scores_number(x, sigma, n_scores, noise)
@@ -175,7 +173,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
         fewer = [torch.linalg.eigvalsh(covariance(sums.sum(0) - one, center)) for one in sums if groups > 1]
         parts.append((vectors.mT.flip(-2), loss, *(found.flip(-1).clamp(min=0).sqrt() for found in (squares, *fewer))))
     vectors, losses, values, *fewer = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return Spectrum(values, losses, float(sigma), number, center, vectors if directions else None, tuple(fewer))
+    return Spectrum(values, losses, float(sigma), number, vectors if directions else None, tuple(fewer))
 
 
 def moments(denoiser, copies, sigma, groups):
@@ -188,7 +186,7 @@ def moments(denoiser, copies, sigma, groups):
         sums = sums if len(sums) else rows.new_zeros(groups, len(rows), rows.shape[2], rows.shape[2])
         for g in range(groups):
             sums[g].baddbmm_(rows[:, g::groups].mT, rows[:, g::groups])    # in place: matrices can be large
-    return sums, sum(losses) / sums[:, 0, -1, -1].sum()
+    return sums, sum(losses) / sums[:, 0, -1, -1].sum()                    # the number of copies: rows end with 1
 
 
 def covariance(sums, center):

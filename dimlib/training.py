@@ -79,7 +79,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         checkpoint: a file, saved every ``checkpoint_every`` steps. If it exists, training continues from it.
 
     Raises:
-        ValueError: bad data, or a checkpoint of another run. RuntimeError: another process uses the checkpoint.
+        ValueError, TypeError: bad arguments or data, or a checkpoint of another run. RuntimeError: a checkpoint in use.
         FloatingPointError: a loss that is not finite.
     """
     check_training(x, model.sigma_min, steps, batch_size, lr, checkpoint_every)
@@ -105,8 +105,8 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
             x0, sigma, noise = _batch(model, x, batch_size, seed, step)
             noisy = x0 + beside(sigma, x0) * noise
             loss, denoised = descent.step(step, rate, noisy, x0, sigma, sigma**2 / (sigma**2 + (left * c)**2))
-            excess = _squared_errors(denoised, exact(noisy, sigma), sigma).mean().item() if exact else float("nan")
             seconds += time.perf_counter() - started
+            excess = squared_errors(denoised, exact(noisy, sigma), sigma).mean().item() if exact else float("nan")
             history.append(Progress(step, loss.item(), excess, lr * rate, seconds))
             if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                 write_checkpoint(checkpoint, run, [astuple(progress) for progress in history], state, optimizers)
@@ -118,7 +118,7 @@ def _batch(model, x, batch_size, seed, step):
     gradient of one noisy point has a part of size 1/σ that is odd in ε. It cancels in a pair; the rest is learned."""
     generator = stream(seed, f"training step {step}", x.device)
     pairs, options = (batch_size + 1) // 2, {"generator": generator, "device": x.device}
-    index = torch.cat([torch.randperm(len(x), **options) for _ in range(0, pairs, len(x))])[:pairs]  # all different
+    index = torch.cat([torch.randperm(len(x), **options) for _ in range(0, pairs, len(x))])[:pairs]  # without repeats
     u = torch.rand(pairs, dtype=x.dtype, **options)
     sigma = model.sigma_min * (model.sigma_max / model.sigma_min) ** u     # log-uniform
     noise = torch.randn((pairs, *x.shape[1:]), dtype=x.dtype, **options)
@@ -126,12 +126,13 @@ def _batch(model, x, batch_size, seed, step):
     return x[both], sigma.repeat(2)[:batch_size], torch.cat([noise, -noise])[:batch_size]
 
 
-def _squared_errors(denoised, target, sigma):
+def squared_errors(denoised: Tensor, target: Tensor, sigma: float | Tensor) -> Tensor:
+    """‖(denoised − target)/σ‖² of each point, shape (B,): the squared error of the predicted noise."""
     return ((denoised - target) / beside(sigma, target)).square().flatten(1).sum(1)
 
 
 def _losses(model, noisy, x0, sigma, weight):
     """The weighted loss, which is minimised; the loss; the denoised points."""
     denoised = model(noisy, sigma)
-    errors = _squared_errors(denoised, x0, sigma)
+    errors = squared_errors(denoised, x0, sigma)
     return (weight * errors).mean(), errors.mean(), denoised

@@ -16,4 +16,4 @@ def values(*blocks, d=100):
 
 def hand_made(v, sigma=0.1, loss=None):
     loss = np.full(len(v), 10.0) if loss is None else np.asarray(loss)
-    return Spectrum(v, loss, sigma, K, True)
+    return Spectrum(v, loss, sigma, K)

@@ -67,7 +67,7 @@ def test_a_plateau_that_contradicts_the_neighbours_is_set_aside(neighbours, dime
     levels = [level(2.0**i, [k] * 4) for i, k in enumerate(dimensions)]
     if dimensions[0] == 7:
         levels[:2] = [dataclasses.replace(s, loss=s.loss + 4) for s in levels[:2]]
-    assert DimensionCurve(tuple(levels)).estimate(neighbours=neighbours).median == answer
+    assert DimensionCurve(tuple(levels), neighbours).estimate().median == answer
 
 
 def test_a_plateau_of_an_inexact_denoiser_is_set_aside():
@@ -152,7 +152,7 @@ def test_a_dimension_of_d_is_no_doubt():
 def test_few_scores_are_a_warning(n_scores, doubt):
     v = values((90, 1.4, 0.55), (10, 0.001, 0.0005))
     estimate = DimensionCurve(tuple(
-        Spectrum(v, np.full(1, 10.0), s, n_scores, True) for s in (1.0, 2.0))).estimate()
+        Spectrum(v, np.full(1, 10.0), s, n_scores) for s in (1.0, 2.0))).estimate()
     assert warned(estimate, f"K = {n_scores} is below 2 d = 200") == doubt
 
 
@@ -317,5 +317,5 @@ def test_a_curve_uses_the_same_noise_at_every_level():
 
 @pytest.mark.parametrize("sigmas", [[], [0.1], [0.1, 0.1]])
 def test_a_curve_of_one_level_is_refused(sigmas):
-    with pytest.raises(ValueError, match="at least two noise levels"):
+    with pytest.raises(ValueError, match="at least two different noise levels"):
         dimension_curve(denoiser(Plane(1, 5)), torch.zeros(3, 5), sigmas)

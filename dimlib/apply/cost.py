@@ -31,9 +31,10 @@ class Cost:
 
 @torch.no_grad()
 def expected_cost(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None = None) -> Cost:
-    """What ``spectrum(denoiser, x, sigma, n_scores)`` will take, from a trial with 512 evaluations. The same errors.
+    """What ``spectrum(denoiser, x, sigma, n_scores)`` will take, from a trial with at most 512 evaluations.
 
     If it is too much: use fewer points, a GPU, or `tangent_sketch`, which takes O(k) evaluations per point and not 4 d.
+    Errors as for `spectrum`.
     """
     evaluations, gathered, solved, size = _measured(denoiser, x, sigma, n_scores)
     return Cost(evaluations, gathered + solved, size)

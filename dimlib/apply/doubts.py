@@ -8,12 +8,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..machine.compute import one_thread
 from ..machine.doubts import LESS, RELIABLE, largest_excess
-from .learning import Learned
+from .learning import FIRST, Learned
 
 __all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training",
            "dimension_of_neighbours"]
 
-FEW_STEPS = 100        # the first round of the training
 STILL = 0.5            # of a direction: if the last round lowered the loss by less, more steps hardly change the answer
 ALMOST = 0.05          # of a direction
 RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
@@ -55,7 +54,7 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
         return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
-    if learned.steps <= FEW_STEPS and not learned.fall.any():
+    if learned.steps <= FIRST and not learned.fall.any():
         return [f"too few rows: after step {learned.steps} the network memorised them. So its training ended there, "
                 "perhaps before it had learned how the data bend"]
     return []

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ..curve import DimensionCurve
-from ..machine.checks import check_count
+from ..machine.checks import check_counts, check_levels
 from ..machine.compute import choose_device, one_thread, scores_number
 from ..machine.progress import show
 from ..networks import MLP
@@ -140,8 +140,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         if self.denoiser is not None:
             _warn_if_long(expected_seconds(self.denoiser, x, float(levels[0]), len(levels), 0, 1))
         self.curve_ = self._curve(x, levels)
-        estimate = self.curve_.estimate(neighbours=self._neighbours)
-        if self.denoiser is None and isinstance(self._inner, Mean):
+        estimate = self.curve_.estimate()
+        if isinstance(self._inner, Mean):
             single = [self._spectrum(model, x, estimate.sigma).dimension().mean() for model in self._inner.models]
             spread = np.std(single, ddof=1) / len(single) ** 0.5
             estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
@@ -192,34 +192,29 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._row_shape: tuple = X.shape[1:] if reset else self._row_shape
         if X.shape[1:] != self._row_shape:
             raise ValueError(f"X has rows of shape {X.shape[1:]}, and the fit had rows of shape {self._row_shape}")
-        if reset and len(np.unique(X[:1000].reshape(min(len(X), 1000), -1), axis=0)) < LEAST_ROWS:
+        if reset and len(np.unique(X.reshape(len(X), -1)[:1000], axis=0)) < LEAST_ROWS:
             raise ValueError(f"X has fewer than {LEAST_ROWS} different rows among its first thousand: "
                              "that is a few points, not a manifold. Remove duplicates, and shuffle the rows")
         return X
 
     def _check_parameters(self, n_points) -> None:
         """Errors that would otherwise come after the training. ``n_points`` rows can be asked for."""
-        for name in ("max_steps", "n_networks", "width", "batch_size", "n_points"):
-            if name in ("max_steps", "n_networks", "width") or getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+        check_counts(max_steps=self.max_steps, n_networks=self.n_networks, width=self.width)
+        given = {"batch_size": self.batch_size, "n_points": self.n_points}
+        check_counts(**{name: value for name, value in given.items() if value is not None})
         if self.n_points is not None and self.n_points > n_points:
             raise ValueError(f"n_points={self.n_points}: the dimension is computed at held-out rows, and there are "
                              f"{n_points}. Use at most {n_points}, or predict for other rows")
         if self.sigmas is not None:
-            try:
-                sigmas = np.atleast_1d(np.asarray(self.sigmas, dtype=float))
-            except (TypeError, ValueError) as error:
-                raise TypeError(f"sigmas={self.sigmas!r} must be numbers") from error
-            if sigmas.ndim != 1 or len(np.unique(sigmas)) < 2 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
-                raise ValueError(f"sigmas={self.sigmas!r}: give at least two different noise levels, all positive")
+            check_levels(self.sigmas)
 
     def _levels(self, held, kept, frame) -> NDArray:
         """Noise levels in the units of X, ascending, for rows in the frame."""
         if self.sigmas is not None:
-            return np.unique(np.asarray(self.sigmas, dtype=float))
+            return np.array(check_levels(self.sigmas))
         with one_thread():                                                 # threads would make a later fork hang
             neighbours = NearestNeighbors(n_neighbors=1).fit(kept.reshape(len(kept), -1))
-            spacing = np.median(neighbours.kneighbors(held[:200].reshape(len(held[:200]), -1))[0])
+            spacing = np.median(neighbours.kneighbors(held.reshape(len(held), -1)[:200])[0])
         smallest, unit = np.clip(spacing / 4, *SMALLEST), frame.unit
         if kept.ndim != 4:
             smallest = min(smallest, frame.thinnest / 16)
@@ -239,7 +234,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     def _curve(self, x, levels) -> DimensionCurve:
         """The curve at points x, in the frame of the denoiser, for noise levels in the units of X."""
         bar = show(levels, len(levels), "noise level", notebook=True) if self.verbose else levels
-        return DimensionCurve(tuple(self._spectrum(self._inner, x, float(level), without=True) for level in bar))
+        return DimensionCurve(tuple(self._spectrum(self._inner, x, float(level), without=True) for level in bar),
+                              self._neighbours)
 
     def _spectrum(self, denoiser, x, level, without=False) -> Spectrum:
         """A spectrum at points x, in the frame of the denoiser, for a noise level in the units of X."""
@@ -267,7 +263,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
         def make(kind):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.random.default_generator.manual_seed(seed)           # the CPU's alone, which fork_rng restores
                 return kind(kept, levels)
         return [partial(make, kind) for kind in kinds]
 
@@ -349,7 +345,7 @@ class InFrame:
 def _frame(kept: NDArray) -> Frame:
     """The frame of the data; its center is the mean of the rows, and for images that of all their pixels."""
     center = kept.mean(0) if kept.ndim != 4 else kept.mean()
-    some = (kept[:2000] - center).reshape(min(len(kept), 2000), -1)
+    some = (kept[:2000] - center).reshape(len(kept[:2000]), -1)
     size = np.abs(some).max()
     if size == 0 or not (kept.max(0) > kept.min(0)).any():
         raise ValueError("all rows of X are the same: constant data have no directions to count")

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..machine.compute import guarded
 from ..score import Denoiser, ScoreModel
 from ..seeds import stream
-from ..training import train_steps
+from ..training import squared_errors, train_steps
 
 __all__ = ["Learned", "Mean", "held_out_losses", "learn", "mean_of"]
 
@@ -85,9 +85,9 @@ def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float] | 
     """Denoising loss in ε units at each noise level and held-out row, shape (S, n). The noise depends on the seed."""
     generator, losses = stream(seed, "held-out loss", held.device), []
     for sigma in sigmas:
-        noise = torch.randn(held.shape, generator=generator, device=held.device)
-        errors = (guarded(denoiser)(held + sigma * noise, float(sigma)) - held) / sigma
-        losses.append(errors.square().flatten(1).sum(1))
+        noise = torch.randn(held.shape, generator=generator, device=held.device, dtype=held.dtype)
+        denoised = guarded(denoiser)(held + sigma * noise, float(sigma))
+        losses.append(squared_errors(denoised, held, float(sigma)))
     return torch.stack(losses).double().cpu().numpy()
 
 

@@ -11,14 +11,13 @@ import torch
 
 from ..curve import DimensionCurve
 from ..machine.tensors import replacing
-from ..svd import Spectrum
+from ..svd import RULES, Spectrum
 
 __all__ = ["COLUMNS", "provenance", "rows", "write_metrics"]
 
 COLUMNS = ("data", "k", "visible", "seed", "rule", "sigma", "points", "mean", "median", "share_exact", "share_within_1",
            "paper", "excess_loss", "network", "parametrisation", "steps", "n_scores", "seconds_train",
            "seconds_estimate", "device", "commit")
-CENTRED_RULES = ("recommended", "gap", "ratio", "cut")
 
 
 def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -> list[dict]:
@@ -35,7 +34,7 @@ def rows(curve: DimensionCurve, published: Spectrum, truth, visible, **common) -
         visible: a function of σ that returns the number of directions longer than σ at the points, shape (P,).
         common: the other columns, the same in each row. Those that are not in COLUMNS come last.
     """
-    estimates = {rule: curve.estimate(rule) for rule in CENTRED_RULES}
+    estimates = {rule: curve.estimate(rule) for rule in RULES}
     answers = {rule: (estimate.sigma, estimate.dimension()) for rule, estimate in estimates.items()}
     answers["published"] = published.sigma, published.dimension("gap")
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..machine.checks import check_count, check_denoised, check_points
+from ..machine.checks import check_count, check_counts, check_denoised, check_levels, check_points
 from ..machine.compute import full_precision, guarded, in_float64, rows_per_batch, scores_number
 from ..sampler import noisy_copies
 from ..score import Denoiser
@@ -130,10 +130,8 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
     Raises:
         ValueError: bad points or noise levels; log-densities of another shape than (P,), or that are not finite.
     """
-    levels = sorted({float(sigma) for sigma in sigmas})
-    check_points(x, min(levels, default=1.0))
-    if len(levels) < 2:
-        raise ValueError(f"a slope needs at least two noise levels, all positive, got {levels}")
+    levels = check_levels(sigmas)
+    check_points(x, levels[0])
     with torch.no_grad():
         logs = in_float64(torch.stack([log_density(x, sigma) for sigma in levels])).cpu().numpy()
     if logs.shape != (len(levels), len(x)) or not np.isfinite(logs).all():
@@ -159,13 +157,12 @@ def lhsd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int = 32, n_step
         n_steps: m, the number of products with H for each of them.
     """
     check_points(x, sigma)
-    check_count("n_probes", n_probes)
-    check_count("n_steps", n_steps)
+    check_counts(n_probes=n_probes, n_steps=n_steps)
     d, m = x[0].numel(), min(n_steps, x[0].numel())
     probes = torch.randint(2, (n_probes, d), generator=stream(seed, "probes", x.device), device=x.device)
     start, answers = (2 * probes - 1).to(x.dtype) / d**0.5, []
     for point in x:
-        v, basis = start, start[:, None][:, :0]                            # (n, d); (n, vectors so far, d)
+        v, basis = start, start.new_zeros(n_probes, 0, d)                  # (n, d); (n, vectors so far, d)
         matrix = torch.zeros(n_probes, m, m, dtype=torch.float64)
         for j in range(m):
             basis = torch.cat([basis, v[:, None]], dim=1)
@@ -225,7 +222,7 @@ def jacobian_spectrum(denoiser: Denoiser, x: Tensor, sigma: float, batch_size: i
         jacobian = in_float64(torch.cat(rows)).cpu()
         values.append(torch.linalg.svdvals(torch.eye(d, dtype=torch.float64) - jacobian))
         losses.append(jacobian.square().sum())
-    return Spectrum(torch.stack(values).numpy(), torch.stack(losses).numpy(), float(sigma), np.inf, True)
+    return Spectrum(torch.stack(values).numpy(), torch.stack(losses).numpy(), float(sigma), np.inf)
 
 
 @torch.no_grad()

@@ -74,8 +74,8 @@ class Manifold(ABC):
         return self._place(self._embed(self._draw(n, generator))).float()
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point π(x) of M for each row of x (n, d), which must be near M. Same shape and dtype as x."""
-        return self._place(self._embed(self._coordinates(self._flatten(x)))).to(x.dtype)
+        """The nearest point π(x) of M for each row of x (n, d), near M; shaped and placed as x."""
+        return self._place(self._embed(self._coordinates(self._flatten(x)))).to(x)
 
     def distance(self, x: Tensor) -> Tensor:
         """Distance ‖x − π(x)‖ from each row of x (n, d) to M, shape (n,)."""
@@ -317,7 +317,7 @@ class Union:
 
     def distance(self, x: Tensor) -> Tensor:
         """Distance from each row of x (n, d) to the union, shape (n,)."""
-        return (x - self.project(x)).norm(dim=-1)
+        return torch.stack([part.distance(x) for part in self.parts]).amin(dim=0)
 
     def dimension_at(self, x: Tensor) -> Tensor:
         """Intrinsic dimension of the nearest part for each row of x (n, d), shape (n,), int64."""

@@ -7,10 +7,10 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["check_count", "check_counts", "check_denoised", "check_level", "check_move", "check_points",
+__all__ = ["check_count", "check_counts", "check_denoised", "check_level", "check_levels", "check_move", "check_points",
            "check_rows", "check_sigma", "check_training", "check_values", "default_scores", "on_singular_values"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
@@ -48,6 +48,18 @@ def check_level(sigma: float | Tensor) -> None:
     check_sigma(sigma)
     if torch.as_tensor(sigma).numel() != 1:
         raise ValueError(f"sigma={sigma}: give one noise level, for all points")
+
+
+def check_levels(sigmas: ArrayLike) -> list[float]:
+    """The different noise levels, ascending; ``TypeError`` unless they are numbers, ``ValueError`` unless there are two
+    or more, all positive and finite."""
+    try:
+        levels = np.unique(np.asarray(sigmas, dtype=float))                # flat, ascending, NaN at the end
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sigmas={sigmas!r} must be numbers") from error
+    if len(levels) < 2 or not 0 < levels[0] < levels[-1] < np.inf:
+        raise ValueError(f"sigmas={sigmas!r}: give at least two different noise levels, all positive and finite")
+    return levels.tolist()
 
 
 def check_values(x: Tensor) -> Tensor:
@@ -91,10 +103,10 @@ def check_points(x: Tensor, sigma: float) -> None:
     check_values(x)
     largest = x.abs().max().item()
     step = torch.finfo(x.dtype).eps * largest
-    if step > ROUNDING * float(torch.as_tensor(sigma).min()):
+    if step > ROUNDING * float(sigma):
         name = str(x.dtype).removeprefix("torch.")
         raise ValueError(f"near {largest:.3g} the numbers of dtype {name} are {step:.2g} apart, which is not small "
-                         f"compared with sigma={float(torch.as_tensor(sigma).min()):.3g}: convert x to float64 "
+                         f"compared with sigma={float(sigma):.3g}: convert x to float64 "
                          "(from data that were never in this dtype), or subtract the mean of the data")
 
 
@@ -138,9 +150,7 @@ def check_training(x: Tensor, sigma_min: float, steps: int, batch_size: int, lr:
                          f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values: remove or impute those rows first")
-    check_count("steps", steps)
-    check_count("batch_size", batch_size)
-    check_count("checkpoint_every", checkpoint_every)
+    check_counts(steps=steps, batch_size=batch_size, checkpoint_every=checkpoint_every)
     if not (isinstance(lr, Real) and 0 < lr < math.inf):
         raise ValueError(f"lr={lr!r}: the learning rate must be a positive number")
     spread = x.cpu().double().std(0).norm().item()

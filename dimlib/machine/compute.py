@@ -172,7 +172,8 @@ def full_precision() -> Iterator[None]:
 
 
 def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = True) -> Callable:
-    """The same denoiser in batches and in full precision, with an error where its result breaks the contract.
+    """The same denoiser in batches and in full precision, for one noise level at a time, with an error where its result
+    breaks the contract.
 
     It receives a copy of x, so that one that works in place changes nothing. ``precise=False`` leaves the precision to
     PyTorch. ``ValueError``, when called, for a result of another shape, or with NaN or infinite values; ``TypeError``
@@ -180,11 +181,8 @@ def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = T
     """
     def call(x, sigma):
         rows = rows_per_batch(batch_size, x[0].numel(), x.device)
-        many = isinstance(sigma, Tensor) and sigma.numel() > 1
-        levels = sigma.split(rows) if many else [sigma] * math.ceil(len(x) / rows)
         with full_precision() if precise else nullcontext():
-            parts = zip(x.split(rows), levels, strict=True)
-            return torch.cat([check_denoised(denoiser(part.clone(), level), part, level) for part, level in parts])
+            return torch.cat([check_denoised(denoiser(part.clone(), sigma), part, sigma) for part in x.split(rows)])
     return call
 
 
@@ -203,7 +201,8 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
         raise ValueError(f"noise={noise!r}, n_scores={n_scores}: noise is 'gaussian', or 'frame' without n_scores")
     if n_scores is not None:
         check_count("n_scores", n_scores, least=-math.inf)                 # too few have an error of their own below
-    number: float = n_scores if n_scores is not None else math.inf if noise == "frame" else default_scores(d)
+    default = math.inf if noise == "frame" else default_scores(d)
+    number: float = default if n_scores is None else n_scores
     if number <= d:
         raise ValueError(f"n_scores={number} scores span at most {number} of the d={d} dimensions: use at least "
                          f"{d + 1}, better {default_scores(d)}")
@@ -216,4 +215,4 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
 
 def points_together(d: int, rows: int, block: int, device: torch.device) -> int:
     """How many points go through the denoiser together: as many as fit into a batch, and their matrices into memory."""
-    return max(1, min(rows // block, int(memory(device) / 4 / matrix_bytes(d)) if memory(device) < math.inf else rows))
+    return max(1, int(min(rows // block, memory(device) / 4 / matrix_bytes(d))))

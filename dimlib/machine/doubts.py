@@ -7,9 +7,10 @@ __all__ = ["LESS", "RELIABLE", "about_the_answer", "about_the_plateau", "contrad
 
 DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in units of it, is a doubt
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
-NEAR = 4            # ratio of noise levels
+NEAR = 4            # ratio of noise levels: levels within it show where the mean goes
 UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by two or more
-STAYS = 0.15, 0.015  # of the points, if their mean stays that far from the median towards σ = 0, also in units of it
+EDGE = 0.15         # of the points: near an edge of the data so many may have another answer
+STAYS = 0.15, 0.015  # ... if more have, a mean that stays that far from the median towards σ = 0, also in units of it
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
 RELIABLE = 8        # dimensions up to which the distances between neighbours tell the dimension
@@ -68,7 +69,8 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
             and abs(limit - means[best]) > max(FLAT[0], FLAT[1] * means[best])):
         found.append(f"the mean dimension changes from {means[a]:.2f} to {means[b]:.2f} between σ = {sigmas[a]:.3g} "
                      f"and {sigmas[b]:.3g}: towards σ = 0 it may become {limit:.2f}")
-    if (UNLIKE[0] >= _unlike(answers[best])[0] > STAYS[0] and _unlike(answers[best])[1] <= UNLIKE[1]
+    unlike, very = _unlike(answers[best])
+    if (UNLIKE[0] >= unlike > EDGE and very <= UNLIKE[1]
             and abs(limit - median) > max(STAYS[0], STAYS[1] * median)):
         found.append(f"the points have different dimensions ({_shares(answers[best])} of them), also towards σ = 0: "
                      "do not report the mean alone")

@@ -28,7 +28,7 @@ def ax():
 
 def spectrum(sigma=0.1, points=3):
     values = np.array([[1.2, 1.0, 0.8, 0.02, 0.01]] * points)
-    return Spectrum(values, np.full(points, 2.0), sigma, 20, True)
+    return Spectrum(values, np.full(points, 2.0), sigma, 20)
 
 
 def labels(ax):

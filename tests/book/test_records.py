@@ -23,17 +23,17 @@ COMMON = {"data": "sphere", "seed": 3, "paper": 11, "excess_loss": 0.5, "network
           "steps": 1500, "seconds_train": 1.0, "seconds_estimate": 2.0, "device": "cpu"}
 
 
-def spectrum(ks, sigma, center=True, spike=False):
+def spectrum(ks, sigma, spike=False):
     """Clean two-population spectra in R^20 that say ks; a spike makes the gap say 19."""
     values = np.array([[0.55 + 0.01 * (20 - i) if i < 20 - k else 0.01 for i in range(20)] for k in ks])
     if spike:
         values[:, 0] = 5.0
-    return Spectrum(values, np.array(ks, float), sigma, 80, center)
+    return Spectrum(values, np.array(ks, float), sigma, 80)
 
 
 def make(truth=4, **more):
     curve = DimensionCurve((spectrum([4, 4, 5, 8], 0.01), spectrum([4, 4, 5, 8], 0.02), spectrum([9] * 4, 0.5)))
-    published = spectrum([4] * 4, 0.03, center=False, spike=True)
+    published = spectrum([4] * 4, 0.03, spike=True)
 
     def visible(sigma):
         return torch.tensor([4, 4, 4, 2 if sigma < 0.025 else 0])
@@ -70,7 +70,7 @@ def test_shares_may_be_counted_against_a_truth_at_each_point():
 
 def test_where_nobody_knows_the_truth_nothing_is_counted_against_it():
     curve = DimensionCurve((spectrum([4, 4, 5, 8], 0.01),))
-    for row in rows(curve, spectrum([4] * 4, 0.03, center=False), None, None, **COMMON):
+    for row in rows(curve, spectrum([4] * 4, 0.03), None, None, **COMMON):
         assert tuple(row) == COLUMNS and row["mean"] > 0
         assert [row[name] for name in ("k", "visible", "share_exact", "share_within_1")] == [None] * 4
 

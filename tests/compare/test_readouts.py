@@ -158,7 +158,7 @@ def test_bad_arguments_are_refused():
         flipd(lambda x, sigma: x, x, 0.1, n_probes=0)
     with pytest.raises(ValueError, match="n_scores=0"):
         denoising_loss(lambda x, sigma: x, x, 0.1, n_scores=0)
-    with pytest.raises(ValueError, match="two noise levels"):
+    with pytest.raises(ValueError, match="two different noise levels"):
         lidl(lambda x, sigma: x[:, 0], x, [0.1])
     with pytest.raises(ValueError, match="shape"):
         tangent_sketch(lambda x, sigma: x[:, :2], x, 0.1)
