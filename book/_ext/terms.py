@@ -1,7 +1,8 @@
 """In chapters, the first use of each word of the glossary becomes a link to the glossary.
 
 Words that can also mean something else are left out. Only running text is looked at: no titles, formulas, code, links,
-captions or tables. The words are those of `book/glossary.md`, also with an s at the end, and with a capital letter.
+captions or tables. The words are those of `book/glossary.md`, also with an s at the end, with a capital letter, or in
+one of the `FORMS`.
 """
 
 import re
@@ -16,13 +17,14 @@ OTHER = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes
          nodes.math, nodes.math_block, pending_xref)
 ALSO_OTHER = {"frame, noise along a", "reach", "doubt"}  # "a frame of vectors", "they reach 10", "we doubt"
 NOT_HERE = {"score": "28_"}                              # in this chapter a score is a number for each image
+FORMS = {"spectra": "spectrum", "noisy copy": "noisy copies", "the reach": "reach", "doubts": "doubt"}  # of a term
 
 
 @lru_cache
 def pattern(glossary):
     """One regular expression for all terms, the longest first, and a map from what it finds to the term."""
     terms = re.findall(r"^([^\s`].*)\n  \S", glossary.read_text().split("```{glossary}")[1], re.MULTILINE)
-    words = {term.split(",")[0].lower(): term for term in terms if term not in ALSO_OTHER}
+    words = {term.split(",")[0].lower(): term for term in terms if term not in ALSO_OTHER} | FORMS
     longest = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     return re.compile(rf"\b({longest})s?\b", re.IGNORECASE), words
 
