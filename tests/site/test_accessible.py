@@ -13,7 +13,9 @@ BROWSER, SITE = script["BROWSER"], script["SITE"]
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 WIDTHS = {"desk": 1280, "phone": 390}
 FRONT, *CHAPTERS = ["book/intro", "notebooks/01_manifolds_and_noise", "notebooks/05_learning_the_score",
-                    "notebooks/03_from_directions_to_a_number", "book/speed", "book/teaching"]
+                    "notebooks/03_from_directions_to_a_number", "book/speed", "book/teaching",
+                    "notebooks/02_the_theorem", "notebooks/04_dimension_has_a_scale", "book/glossary", "book/notation",
+                    "book/api", "book/cite"]
 PHOTOGRAPHED = [FRONT, *CHAPTERS[:2]]
 # Light and dark, wide and narrow. What the theme puts around each page is on the front page, which is seen in all four.
 VISITS = [(FRONT, device, colours) for device in WIDTHS for colours in ("light", "dark")] + [
@@ -82,10 +84,11 @@ def test_no_page_is_wider_than_paper(visit):
 QUIZZES = sorted(path.stem for path in (ROOT / "notebooks").glob("0[1-5]_*.ipynb"))
 
 
+@pytest.mark.parametrize("device", WIDTHS)
 @pytest.mark.parametrize("name", QUIZZES)
-def test_the_choices_of_a_quiz_open_with_the_keyboard(visit, name):
+def test_the_choices_of_a_quiz_open_with_the_keyboard(visit, name, device):
     """Of each of the five questions, the first choice; each question has one choice that says that it is right."""
-    quiz = visit(f"notebooks/{name}").locator("section#quiz")
+    quiz = visit(f"notebooks/{name}", WIDTHS[device]).locator("section#quiz")
     right = quiz.locator("details", has_text="Right: because")
     assert right.count() == 5
     for i in range(5):
@@ -105,11 +108,12 @@ def test_a_solution_opens_with_the_keyboard(visit):
     assert solution.locator("p").nth(1).is_visible()
 
 
+@pytest.mark.parametrize("device", WIDTHS)
 @pytest.mark.parametrize("name, number", [
     ("01_manifolds_and_noise", 0), ("03_from_directions_to_a_number", 0), ("04_dimension_has_a_scale", 0),
     ("04_dimension_has_a_scale", 1)])
-def test_a_slider_moves_with_the_keyboard(visit, name, number):
-    page = visit(f"notebooks/{name}")
+def test_a_slider_moves_with_the_keyboard(visit, name, number, device):
+    page = visit(f"notebooks/{name}", WIDTHS[device])
     figure = page.locator("figure.slider").nth(number)
     control = figure.locator("input")
 
