@@ -49,19 +49,19 @@ def draw_answers(ax, results) -> None:
     ax.plot([], [], "X", ms=9, color=plotting.COLORS["paper"], label="the paper")
     ax.axhline(0, color="k", lw=1)
     ax.set_xticks([0, 1], labels=[f"{dim:g}-sphere" for dim in sorted(ours.k.unique())])
-    ax.set(xlim=(-0.5, 1.5), ylim=(-1.5, 2.5), ylabel="answer − truth", title="Count: the dimension,\nwithout the “+1”")
-    ax.set_yticks([-1, 0, 1, 2])
-    ax.legend(loc="upper left")
+    ax.set(xlim=(-0.5, 1.5), ylim=(-0.5, 1.5), ylabel="answer − truth", title="The error of the answer: this book 0, the paper 1")
+    ax.set_yticks([0, 1])
+    ax.legend(loc="center")
 
 
 def main(output: str, spheres: str, metrics: str) -> None:
     with open(metrics) as file:
         run = json.load(file)
     plotting.use_style()
-    fig, axes = plt.subplots(1, 3, figsize=(7.6, 2.8), width_ratios=[1.05, 1.2, 1.1])   # readable on a phone
-    draw_score(axes[0])
-    draw_spectrum(axes[1], run["spectrum"], int(run["rows"][0]["k"]))
-    draw_answers(axes[2], pd.read_csv(spheres))
+    fig, axes = plt.subplot_mosaic("AB;CC", figsize=(6.4, 4.9), height_ratios=[1.6, 1])  # readable on a phone
+    draw_score(axes["A"])
+    draw_spectrum(axes["B"], run["spectrum"], int(run["rows"][0]["k"]))
+    draw_answers(axes["C"], pd.read_csv(spheres))
     fig.savefig(output, dpi=220, metadata={"Software": None})
 
 
