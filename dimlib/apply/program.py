@@ -32,9 +32,8 @@ def opened(stream):
     return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, errors="replace", line_buffering=True)
 
 
-def arrived(code: int) -> int:
+def arrived(code, lost):
     """The exit code, or `NO_ROOM` for an answer that could not be printed. (A reader that has left wanted no more.)"""
-    lost = sys.stdout.buffer.raw.lost if sys.stdout else False
     if code not in (0, 3) or not lost or isinstance(lost, BrokenPipeError):
         return code
     print(f"python -m dimlib: error: the answer cannot be written to standard output ({lost.strerror}): make room, or "
@@ -48,7 +47,8 @@ def run() -> int:
     try:
         from .command import main
 
-        return arrived(main())
+        code = main()
+        return arrived(code, sys.stdout.buffer.raw.lost) if sys.stdout else code
     except KeyboardInterrupt:
         if sys.stdout:
             sys.stdout.buffer.raw.lost = True                              # or a line may be written again
