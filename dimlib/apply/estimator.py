@@ -296,8 +296,8 @@ def _for_images(kept, levels) -> ScoreModel:
     halvings = next((n for n in (2, 1) if kept.shape[-1] % 2**n == 0), 0)
     coarsest = kept.shape[-1] // 2**halvings                               # pixels a side where attention would be
     if kept.shape[3] <= 4 < kept.shape[2]:
-        raise ValueError(f"X holds images of {kept.shape[1]}×{kept.shape[2]} pixels with their {kept.shape[3]} channels "
-                         "last: give the channels second, np.moveaxis(X, 3, 1)")
+        raise ValueError(f"X holds images of {kept.shape[1]}×{kept.shape[2]} pixels with their {kept.shape[3]} "
+                         "channels last: give the channels second, np.moveaxis(X, 3, 1)")
     if kept.shape[2] != kept.shape[3]:
         raise ValueError(f"X holds images of {kept.shape[2]}×{kept.shape[3]} pixels: crop or pad them to squares, or "
                          "give them as rows, X.reshape(len(X), -1)")
