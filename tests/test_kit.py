@@ -16,8 +16,10 @@ MACHINE_PATH = re.compile(rf"{re.escape(str(ROOT))}|(?<![\w.])/(root|home|tmp|Us
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
     """Name in the zip to content."""
-    target = tmp_path_factory.mktemp("kit") / "made" / "dimlib-kit.zip"
-    subprocess.run([sys.executable, ROOT / "workflow/kit.py", target], check=True)
+    folder = tmp_path_factory.mktemp("kit")
+    (folder / "pip.py").write_text("raise SystemExit('the wrong pip')")    # which is not executed
+    target = folder / "made" / "dimlib-kit.zip"
+    subprocess.run([sys.executable, ROOT / "workflow/kit.py", target], check=True, cwd=folder)
     with zipfile.ZipFile(target) as made:
         return {name: made.read(name) for name in made.namelist()}
 
