@@ -201,11 +201,12 @@ def test_two_runs_of_one_name_are_refused(tmp_path, grids):
     assert done.returncode and "two runs are named" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("grid", [{"seed": 0}, {"data": "mnist"}, {"seed": []}, {}, None])
+@pytest.mark.parametrize("grid", [{"seed": 0}, {"data": "mnist"}, {"seed": []}, {}, None, "mnist"])
 def test_a_grid_that_has_no_lists_is_refused(tmp_path, grid):
     """A text would be five runs, one for each letter."""
     done = planned(tmp_path, {"two_uses": [{"notebook": "28_two_uses", "grid": grid}]})
-    assert done.returncode and f"two_uses: grid: {grid or {}} must name lists of values" in done.stdout + done.stderr
+    shown = grid if isinstance(grid, dict) else {}
+    assert done.returncode and f"two_uses: grid: {shown} must name lists of values" in done.stdout + done.stderr
 
 
 def test_the_name_of_an_experiment_may_hold_any_letter(tmp_path):
