@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= 2
 
 # One thread per process: the work is parallel over processes, and threads of two processes would fight for the cores.
 export OMP_NUM_THREADS := 1
@@ -27,6 +28,7 @@ help:
 	@echo "make dist        build the package, check it, and run the README's ten lines from it in an empty environment"
 	@echo
 	@echo "Each installs what it needs into .venv first. Another Python: make test PYTHON=python3.12"
+	@echo "Tests run in two processes, or in more: make test JOBS=8"
 
 # The models and the book at the same time: the book needs the committed results only.
 reproduce: .venv/.installed
@@ -41,17 +43,17 @@ quick: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m mypy
 	$(BIN)/python -m ruff check
-	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n 2 --dist worksteal
+	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n $(JOBS) --dist worksteal
 	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n 2 --dist loadfile notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n $(JOBS) --dist loadfile notebooks
 	$(MAKE) book
-	$(BIN)/python -m pytest tests/site -rs -n 2
+	$(BIN)/python -m pytest tests/site -rs -n $(JOBS)
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pip install -e ".[teach]" -c constraints.txt
 	DIMLIB_SLURM=1 DIMLIB_KIT=1 DIMLIB_LONG=1 $(BIN)/python -m pytest tests/slow -rs
-	DIMLIB_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_any_input.py -n 2
-	DIMLIB_LONG=1 $(BIN)/python -m pytest tests/test_notebooks_papermill.py -n 2
+	DIMLIB_EXAMPLES=2000 $(BIN)/python -m pytest tests/test_any_input.py -n $(JOBS)
+	DIMLIB_LONG=1 $(BIN)/python -m pytest tests/test_notebooks_papermill.py -n $(JOBS)
 
 # Known faults of the pinned packages, from the package index; pip-audit has an environment of its own.
 audit:
@@ -99,6 +101,6 @@ dist: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -e ".[book,test,workflow]" -c constraints.txt
 	touch $@

@@ -25,6 +25,7 @@ from dimlib.compare.readouts import denoising_loss, flipd, lhsd, tangent_sketch
 from dimlib.data import exact
 from dimlib.data.manifolds import Sphere
 from dimlib.machine.descent import Descent, Muon
+from dimlib.machine.tensors import replacing
 from dimlib.networks import MLP
 from dimlib.sampler import copies_in_blocks
 from dimlib.score import noise_prediction
@@ -197,7 +198,7 @@ def memory():
 def main(output: str) -> None:
     torch.set_num_threads(1)
     machine = provenance()
-    with open(output, "w", newline="") as file:
+    with replacing(output) as unfinished, open(unfinished, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["what", "setting", "ours", "other", "other/ours", "processor", "commit"])
         for part in (decomposition, accumulation, loops, readouts, memory, growth, methods):
@@ -205,8 +206,9 @@ def main(output: str) -> None:
                 row = [what, setting, f"{ours:.3g}", f"{other:.3g}", f"{other / ours:.3g}"]
                 print(*row, sep=" | ", flush=True)
                 table.writerow([*row, machine["processor"], machine["commit"]])
-                file.flush()
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

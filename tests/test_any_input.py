@@ -75,7 +75,7 @@ def dimensions(found):
 def within(found):
     answers = found.dimension()
     finite(answers)
-    assert ((answers >= 0) & (answers <= found.values.shape[1] if hasattr(found.values, "shape") else True)).all()
+    assert ((answers >= 0) & (answers <= found.values.shape[1])).all()
 
 
 def estimate(found):

@@ -1,11 +1,15 @@
 """The files around the code agree with each other."""
 
 import csv
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
 import jupyter_book
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -31,8 +35,8 @@ def direct_dependencies():
 
 def test_every_direct_dependency_is_pinned_to_a_version_it_allows():
     pins = constraints()
-    if not pins:  # the weekly run drops them on purpose
-        return
+    if not pins:
+        pytest.skip("there are no pins: the weekly run drops them on purpose")
     for requirement in direct_dependencies():
         if requirement.name == "dimlib":
             assert requirement.extras <= set(EXTRAS)
@@ -75,6 +79,50 @@ def test_one_version_everywhere():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     named = re.search(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     assert PROJECT["version"] == dimlib.__version__ == cited == named
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_an_environment_without_pip_is_made_again(tmp_path):
+    """A `make` that was interrupted in its first step leaves one."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    script(tmp_path / ".venv/bin/python", "exit 1")
+    script(tmp_path / "python3", 'if [ "$2" = venv ]; then echo "exit 0" > .venv/bin/python; fi')
+    done = subprocess.run(["make", ".venv/.installed", "PYTHON=./python3"], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0 and (tmp_path / ".venv/.installed").exists(), done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_the_number_of_processes_can_be_chosen():
+    done = subprocess.run(["make", "-n", "test", "JOBS=7"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count(" -n 7") == 3 and " -n 2" not in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the script is one of bash")
+@pytest.mark.parametrize("there, installs", [
+    ((), True), (("chromium",), True), (("pdftotext",), True), (("chromium", "pdftotext"), False)])
+def test_continuous_integration_installs_what_is_missing(tmp_path, there, installs):
+    for name in ("apt-get", "make"):
+        script(tmp_path / name, f"echo {name} $*")
+    for name, answer in {"id": 0, "nproc": 7, **dict.fromkeys(there, "")}.items():
+        script(tmp_path / name, f"echo {answer}")
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
+    done = subprocess.run([ROOT / ".ci/run"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert ("apt-get install -y -qq chromium poppler-utils\n" in done.stdout) == installs
+    assert done.stdout.endswith("make test JOBS=7\n")
+
+
+def test_continuous_integration_gives_slurm_the_root_that_it_needs():
+    steps = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["slow"]["steps"]
+    (slurm,) = [step["run"] for step in steps if "test_slurm" in step.get("run", "")]
+    assert slurm.startswith("sudo ") and "DIMLIB_SLURM=1" in slurm
 
 
 FRONT = {"10-sphere": "10-sphere", "50-sphere": "50-sphere", "30-sphere in a union": "union, 30-sphere",

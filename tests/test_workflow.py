@@ -3,10 +3,12 @@
 import base64
 import json
 import math
+import os
 import re
 import runpy
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -109,20 +111,83 @@ def test_the_summary_leaves_out_the_rivals(tmp_path, rivals):
     assert run_script("summarise.py", tmp_path, spheres=spheres, rivals=rivals).equals(alone)
 
 
+def test_the_summary_of_tables_without_numbers_of_the_paper_is_empty(tmp_path, rivals, capsys):
+    uses = pd.DataFrame({"data": ["digits"], "n_data": [1400], "auroc": [0.06], "commit": ["f1b831f7cc"]})
+    table = run_script("summarise.py", tmp_path, two_uses=uses, rivals=rivals)
+    assert len(table) == 0 and {"truth", "ours", "paper"} <= set(table)
+    assert capsys.readouterr().out == "none of these tables has a number of the paper\n"
+
+
+def test_runs_without_rows_are_named(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"rows": []}')
+    main = runpy.run_path(str(ROOT / "workflow" / "collect.py"))["main"]
+    with pytest.raises(ValueError, match="no rows for out.csv in .*metrics.json: the notebook must store some"):
+        main("out.csv", str(tmp_path / "metrics.json"))
+
+
+@pytest.mark.parametrize("script", sorted([
+    *(f"workflow/{name}.py" for name in (
+        "collect", "figures", "kit", "pdf", "picture", "run_notebook", "student", "summarise", "table2")),
+    *(str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/*.py"))]))
+def test_a_script_without_arguments_says_how_it_is_called(script, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script])
+    monkeypatch.syspath_prepend(ROOT / "workflow")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert f"python {script} " in ended.value.code
+
+
+def test_a_benchmark_that_is_interrupted_leaves_the_old_table(tmp_path):
+    def interrupted():
+        yield "what", "setting", 1.0, 2.0
+        raise KeyboardInterrupt
+
+    (tmp_path / "speed.csv").write_text("old\n")
+    main = runpy.run_path(str(ROOT / "benchmarks" / "speed.py"))["main"]
+    main.__globals__["decomposition"] = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        main(tmp_path / "speed.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.csv"]
+    assert (tmp_path / "speed.csv").read_text() == "old\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the signal is one of POSIX")
+def test_a_run_that_is_terminated_leaves_nothing(tmp_path):
+    """As Slurm does at its time limit."""
+    waiting = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(600)"
+    nb = new.new_notebook(cells=[new.new_code_cell(waiting)])
+    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nb, tmp_path / "notebook.ipynb")
+    run = subprocess.Popen([sys.executable, ROOT / "workflow/run_notebook.py", tmp_path / "notebook.ipynb",
+                            tmp_path / "run.ipynb"], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "started").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.terminate()
+    assert run.wait(60) == 143
+    assert {path.name for path in tmp_path.iterdir()} == {"notebook.ipynb", "started"}
+
+
 def plan(configuration):
     return subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "-s", "workflow/Snakefile", "--profile", "workflow/profiles/quick",
          "--configfile", configuration], cwd=ROOT, capture_output=True, text=True)
 
 
+def planned(tmp_path, experiments):
+    configuration = {"profile": "mine", "tables": str(tmp_path), "experiments": experiments}
+    (tmp_path / "mine.yaml").write_text(json.dumps(configuration))
+    return plan(tmp_path / "mine.yaml")
+
+
 def test_the_configuration_of_the_book_plans_its_runs(tmp_path):
     """The yaml block of the reproduction page, with the command below it."""
     page = (ROOT / "book/reproduce.md").read_text()
     (tmp_path / "mine.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
-    planned = plan(tmp_path / "mine.yaml")
-    assert planned.returncode == 0, planned.stderr
+    done = plan(tmp_path / "mine.yaml")
+    assert done.returncode == 0, done.stderr
     for run in ("dim10_seed0", "dim10_seed3", "dim50_seed0", "dim50_seed3"):
-        assert f"runs/mine/spheres/{run}/metrics.json" in planned.stdout
+        assert f"runs/mine/spheres/{run}/metrics.json" in done.stdout
 
 
 @pytest.mark.parametrize("grids", [
@@ -132,10 +197,21 @@ def test_the_configuration_of_the_book_plans_its_runs(tmp_path):
 def test_two_runs_of_one_name_are_refused(tmp_path, grids):
     """The second would take the place of the first."""
     parts = [{"notebook": "07_spheres", "grid": grid, "parameters": {"steps": i + 1}} for i, grid in enumerate(grids)]
-    experiments = {"profile": "mine", "tables": str(tmp_path), "experiments": {"spheres": parts}}
-    (tmp_path / "mine.yaml").write_text(json.dumps(experiments))
-    planned = plan(tmp_path / "mine.yaml")
-    assert planned.returncode and "two runs are named" in planned.stdout + planned.stderr
+    done = planned(tmp_path, {"spheres": parts})
+    assert done.returncode and "two runs are named" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("grid", [{"seed": 0}, {"data": "mnist"}, {"seed": []}, {}, None, "mnist"])
+def test_a_grid_that_has_no_lists_is_refused(tmp_path, grid):
+    """A text would be five runs, one for each letter."""
+    done = planned(tmp_path, {"two_uses": [{"notebook": "28_two_uses", "grid": grid}]})
+    shown = grid if isinstance(grid, dict) else {}
+    assert done.returncode and f"two_uses: grid: {shown} must name lists of values" in done.stdout + done.stderr
+
+
+def test_the_name_of_an_experiment_may_hold_any_letter(tmp_path):
+    done = planned(tmp_path, {"c++ (2)": [{"notebook": "07_spheres", "grid": {"seed": [0]}}]})
+    assert done.returncode == 0 and "runs/mine/c++ (2)/seed0/metrics.json" in done.stdout, done.stderr
 
 
 def test_the_table_of_the_gpu_is_that_of_its_file():

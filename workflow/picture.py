@@ -66,4 +66,6 @@ def main(output: str, spheres: str, metrics: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -11,6 +11,7 @@ runs, a second run with the same `out_dir` is refused.
 
 import ast
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -80,4 +81,5 @@ def main(notebook: str, output: str, *assignments: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is unfinished is removed, at Slurm's limit
     main(*sys.argv[1:])

@@ -1,7 +1,8 @@
 """The dimension of a data file on the command line: python -m dimlib data.npy
 
 The exit code is 0 for an answer without doubts, and 3 for one with doubts; 2 for wrong usage, for data that cannot be
-used, and for a report that cannot be written; 4 for a fault in dimlib; 130 if it was interrupted. (Python's own is 1.)
+used, and for a report that cannot be written; 4 for a fault in dimlib; 5 for an answer that cannot be printed, because
+the disk of standard output is full; 130 if it was interrupted. (Python's own is 1.)
 """
 
 import argparse
@@ -26,7 +27,8 @@ RECIPE = DiffusionDimension()
 
 CODES = """exit code:  0  an answer, without doubts     3  an answer, with doubts
             2  wrong usage, data that cannot be used, or a report not written
-            4  a fault in dimlib              130  interrupted"""
+            4  a fault in dimlib             5  no room for what is printed
+            130  interrupted"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,7 +86,7 @@ def _check(options):
     if sigmas and (min(sigmas) <= 0 or len(set(sigmas)) < 2):
         raise ValueError(f"--sigmas {' '.join(f'{s:g}' for s in sigmas)}: give at least two different ones above 0")
     try:
-        torch.zeros(1, device=choose_device(options.device))
+        torch.zeros(1, device=choose_device(options.device)).item()        # which meta, without numbers, refuses
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from error
     if options.report:
@@ -127,8 +129,8 @@ def write_report(path: Path, found: DiffusionDimension, title: str) -> None:
     axes[1, 0].set_xlim(answers.min() - 2, answers.max() + 2)
     axes[1, 0].get_legend().remove()
     axes[1, 1].axis("off")
-    axes[1, 1].text(0, 1, str(found.estimate_), va="top", wrap=True)
-    figure.suptitle(title)
+    axes[1, 1].text(0, 1, str(found.estimate_), va="top", wrap=True, parse_math=False)
+    figure.suptitle(title, parse_math=False)                               # names may have dollar signs
     try:
         with replacing(path) as unfinished:
             figure.savefig(unfinished, format="png")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..curve import DimensionCurve
 from ..machine.checks import check_counts, check_levels
-from ..machine.compute import choose_device, one_thread, scores_number
+from ..machine.compute import check_matrices, choose_device, one_thread, scores_number
 from ..machine.progress import show
 from ..networks import MLP
 from ..score import Denoiser, ScoreModel
@@ -192,6 +192,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._row_shape: tuple = X.shape[1:] if reset else self._row_shape
         if X.shape[1:] != self._row_shape:
             raise ValueError(f"X has rows of shape {X.shape[1:]}, and the fit had rows of shape {self._row_shape}")
+        if reset:
+            check_matrices(math.prod(self._row_shape), choose_device(self.device))
         if reset and len(np.unique(X.reshape(len(X), -1)[:1000], axis=0)) < LEAST_ROWS:
             raise ValueError(f"X has fewer than {LEAST_ROWS} different rows among its first thousand: "
                              "that is a few points, not a manifold. Remove duplicates, and shuffle the rows")
@@ -293,6 +295,9 @@ def _for_images(kept, levels) -> ScoreModel:
     mean, std = kept.mean().item(), kept.std().item()
     halvings = next((n for n in (2, 1) if kept.shape[-1] % 2**n == 0), 0)
     coarsest = kept.shape[-1] // 2**halvings                               # pixels a side where attention would be
+    if kept.shape[3] <= 4 < kept.shape[2]:
+        raise ValueError(f"X holds images of {kept.shape[1]}×{kept.shape[2]} pixels with their {kept.shape[3]} "
+                         "channels last: give the channels second, np.moveaxis(X, 3, 1)")
     if kept.shape[2] != kept.shape[3]:
         raise ValueError(f"X holds images of {kept.shape[2]}×{kept.shape[3]} pixels: crop or pad them to squares, or "
                          "give them as rows, X.reshape(len(X), -1)")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .reading import FEW, Refused, all_different, check_size, decoding, imported
+from .reading import FEW, VALUE, Refused, all_different, check_size, decoding, imported
 from .tables import table
 
 __all__ = ["read"]
@@ -33,8 +33,8 @@ def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:
     count as a dimension. It is an error in a table; in an array it is kept, and the words say so.
 
     Raises:
-        ValueError: another kind of file, a damaged one, one that needs more than 4 GB or half of the memory; text,
-            missing or infinite values, one column, numbers of rows, images of several sizes.
+        ValueError: another kind of file, a damaged one, one whose fit needs more than 28 GB or half of the memory;
+            text, missing or infinite values, one column, numbers of rows, images of several sizes.
         OSError: what cannot be opened. ModuleNotFoundError: pandas, pyarrow or Pillow are missing.
     """
     path = Path(path)
@@ -89,7 +89,7 @@ def _array(path, key):
     with decoding(path, "file of numbers that NumPy has saved"), open(path, "rb") as file:
         if file.read(6) == np.lib.format.MAGIC_PREFIX:
             found = np.load(path, mmap_mode="r", allow_pickle=False)       # which looks at the header only
-            check_size(path, found.nbytes)
+            check_size(path, max(found.nbytes, VALUE * found.size))
             return np.array(found), "array"
         file.seek(0)
         with np.load(file, allow_pickle=False) as found:
@@ -103,6 +103,7 @@ def _array(path, key):
                 x = found[key]
     if not isinstance(x, np.ndarray):                                      # but the bytes of a file of another kind
         raise Refused(f"{key!r} in {path} is no array that NumPy has saved: choose another by its key")
+    check_size(path, VALUE * x.size)
     return x, f"array {key!r}"
 
 
@@ -121,11 +122,13 @@ def _images(folder):
             with Image.open(path) as image:
                 if image.mode not in COLOURS:
                     raise Refused(f"{path} has the mode {image.mode}: save it as grey or RGB, with 8 bits")
+                if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a photograph with its previews
+                    raise Refused(f"{path} has {image.n_frames} pages or frames: save each as an image of its own")
                 colours = COLOURS[image.mode]
                 sizes.append(f"{image.width}×{image.height} {'grey' if colours == 'L' else 'RGB'}")
                 if sizes[-1] != sizes[0]:
                     raise Refused(f"{path} is {sizes[-1]}, and {paths[0].name} is {sizes[0]}: make all the same")
-                check_size(folder, 8 * len(paths) * image.width * image.height * len(colours))  # x and its copy
+                check_size(folder, VALUE * len(paths) * image.width * image.height * len(colours))
                 x.append(np.asarray(image.convert(colours), dtype=np.float32) / 255)
     images = np.stack(x)
     images = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)

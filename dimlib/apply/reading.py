@@ -8,9 +8,11 @@ import torch
 
 from ..machine.compute import memory
 
-__all__ = ["Refused", "all_different", "check_size", "decoding", "imported"]
+__all__ = ["VALUE", "Refused", "all_different", "check_size", "decoding", "imported"]
 
-MOST_BYTES = 4e9         # of memory for the data of one file; and never more than half of what the machine has
+COPIES = 7               # of the data, in float64, that a fit has at most: measured
+VALUE = 8 * COPIES       # bytes of memory that a fit needs for one value
+MOST_BYTES = COPIES * 4e9  # of memory for a fit; and never more than half of what the machine has
 FEW = 10                 # rows, too few to compare columns or a first line with
 
 

@@ -6,11 +6,10 @@ import io
 
 import numpy as np
 
-from .reading import FEW, Refused, all_different, check_size, decoding, imported
+from .reading import FEW, VALUE, Refused, all_different, check_size, decoding, imported
 
 __all__ = ["table"]
 
-CELL = 32                # bytes of memory for one cell of a table: its text, its number, and copies
 LONGEST_LINE = 2**20     # characters
 HEAD = 100               # lines of a csv file that show what is between its cells
 SEPARATORS = {           # between cells, and for decimals; and the words for them
@@ -23,13 +22,25 @@ def table(path, kind):
     needed = f"{kind.removesuffix('.gz')[1:]} files need pandas and pyarrow"
     if kind != ".parquet":
         return _csv(path, *imported(needed, "pandas"))
-    pd, parquet = imported(needed, "pandas", "pyarrow.parquet")
-    with decoding(path, "parquet table"):
-        with parquet.ParquetFile(path) as file:
-            check_size(path, CELL * file.metadata.num_rows * file.metadata.num_columns)
-        cells = pd.read_parquet(path)
-    names = [str(name) for name in cells]
-    return _numbers(path, cells, names, pd), "parquet table", names
+    return _parquet(path, *imported(needed, "pandas", "pyarrow.parquet", "pyarrow.types"))
+
+
+def _parquet(path, pd, parquet, types):
+    """The numbers of a parquet file, the words for it, and the names of its columns; its index is left out."""
+    with decoding(path, "parquet table"), parquet.ParquetFile(path) as file:
+        check_size(path, VALUE * file.metadata.num_rows * file.metadata.num_columns)
+        fields = file.schema_arrow
+        index = [name for name in (fields.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
+        fields = [field for field in fields if field.name not in index]
+        numeric = types.is_integer, types.is_floating, types.is_boolean, types.is_null
+        others = [f"{field.name} ({field.type})" for field in fields if not any(test(field.type) for test in numeric)]
+        if others:                                                         # which may be large, and are not decoded
+            raise Refused(f"{path} has other things than numbers in {len(others)} of {len(fields)} columns, "
+                          f"{_some(others)}: remove them, or make them numbers")
+        cells = file.read(columns=[field.name for field in fields]).to_pandas()
+    names, named = [str(name) for name in cells], [name for name in index if not name.startswith("__index_level_")]
+    without = f", without its index{' ' * bool(named)}{_some(named)}" if index else ""
+    return _numbers(path, cells, names, pd), "parquet table" + without, names
 
 
 def _numbers(path, table, names, pd):
@@ -83,7 +94,11 @@ def _parsed(path, pd):
         cell, decimal = max(SEPARATORS, key=lambda pair: _share_of_numbers(lines[1:], *pair))
         how = {"header": None, "sep": cell, "decimal": decimal, "encoding": encoding, "skipinitialspace": True,
                "low_memory": False}
-        head = list(pd.read_csv(io.StringIO(lines[0]), **how).iloc[0])
+        try:
+            head = list(pd.read_csv(io.StringIO(lines[0]), **how).iloc[0])
+        except pd.errors.ParserError as error:
+            raise Refused(f"the first line of {path} has a quotation mark without its partner: write the names of "
+                          "columns without line breaks and quotation marks") from error
         body = pd.read_csv(path, skiprows=[first, *comments], **how)
     while len(head) > body.shape[1] and pd.isna(head[-1]):                 # commas at the ends of lines
         head = head[:-1]
@@ -110,7 +125,7 @@ def _look_through(path, file):
     lines: list[str] = []
     first, comments, before, needed = None, [], 0, 0
     for part in iter(lambda: file.read(LONGEST_LINE) + file.readline(LONGEST_LINE), ""):
-        needed += len(part) + CELL * (part.count("\n") + max(map(part.count, ",;\t ")))
+        needed += len(part) + VALUE * (part.count("\n") + max(map(part.count, ",;\t ")))
         check_size(path, needed)
         if len(part) == 2 * LONGEST_LINE:
             raise Refused(f"{path} has a line of more than {LONGEST_LINE} characters: put each row on a line")
@@ -128,7 +143,10 @@ def _look_through(path, file):
 
 def _share_of_numbers(lines, cell, decimal):
     """The share of numbers among the cells, if there is more than one cell in a line."""
-    rows = [line.split() if cell == r"\s+" else next(csv.reader([line], delimiter=cell)) for line in lines]
+    try:
+        rows = [line.split() if cell == r"\s+" else next(csv.reader([line], delimiter=cell)) for line in lines]
+    except csv.Error:                                                      # of a cell that is longer than any number
+        return 0
     cells = [text.strip() for row in rows for text in row]
     return sum(_is_number(text, decimal) for text in cells) / len(cells) if len(cells) > len(lines) else 0
 
@@ -151,6 +169,8 @@ def _has_names(head, body, pd):
     if not given.any():
         return True
     others = body.loc[:, given].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    if not given[0] and not text.any() and _counts(numbers[given]):        # above a column with the names of the rows
+        return True
     named = _are_names(numbers[given], others[np.isfinite(others).all(1)], text.any())
     return named if named or not text.any() else None
 
@@ -160,16 +180,22 @@ def _are_names(first, rows, beside_text):
 
     Numbers in a few columns may look like names by chance. They are names if they are beside text, or far from the
     rows in most of the columns."""
-    if (first == range(len(first))).all():
-        return True                                                        # as pandas writes for columns without names
+    counts = _counts(first)
+    if counts and _looks(rows)[0].sum() <= 0.01 * len(rows):               # the rows below are no whole numbers
+        return True
     if len(rows) < FEW - 1:
-        return False
+        return None if counts else False
     low, high = rows.min(0), rows.max(0)
     far = (np.abs(first - (low + high) / 2) > 1.5 * (high - low)).mean() > 0.5
     alike = min(_looks(rows).mean(1)[_looks(first[None])[:, 0]], default=1)
     if alike < 0.01 and len(set(first)) == len(first) and (far or beside_text or len(first) > 5):
         return True
-    return None if alike < 0.05 or far else False
+    return None if counts or alike < 0.05 or far else False
+
+
+def _counts(first):
+    """Whether a line is 0, 1, 2, …, as pandas writes for columns without names."""
+    return (first == range(len(first))).all()
 
 
 def _looks(rows):

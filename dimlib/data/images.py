@@ -211,6 +211,7 @@ FASHION = _Set(
                      "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
                      "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"), strict=True)))
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts them
+LONGEST_HEADER = 20  # bytes: of four dimensions
 REMEDY = "put the original in its place or, in the cache, delete it to have it downloaded again"
 
 
@@ -260,23 +261,37 @@ def read_idx(path: str | Path) -> Tensor:
 
 
 def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):                                # gzip files start so, IDX files never do
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged gzip file ({error}): {REMEDY}") from error
+    """The bytes of an IDX file, decompressed: as many as its header asks for, and one more where there are more."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder, a pipe or a device, and no file: {REMEDY}")
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"                               # gzip files start so, IDX files never do
+    with (gzip.open if packed else open)(path, "rb") as file:
+        try:
+            parts = [file.read(LONGEST_HEADER)]
+            missing = _header(parts[0], path)[2] + 1 - len(parts[0])
+            while missing > 0 and (part := file.read(min(missing, 2**20))):  # no room for what a header only claims
+                parts.append(part)
+                missing -= len(part)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is a damaged gzip file ({error}): {REMEDY}") from error
+    return b"".join(parts)
 
 
-def _parse_idx(content: bytes, path: str | Path) -> Tensor:
+def _header(content: bytes, path: str | Path) -> tuple[int, list[int], int]:
+    """Where the values start, their shape, and the bytes of the whole file."""
     if content[:4] not in (b"\0\0\x08\1", b"\0\0\x08\2", b"\0\0\x08\3", b"\0\0\x08\4"):
         raise ValueError(f"{path} is no IDX file of bytes, for it starts with {content[:4]!r}: {REMEDY}")
     start = 4 + 4 * content[3]
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) != start + math.prod(shape):
-        raise ValueError(f"{path} has {len(content)} bytes, but its header {shape} asks for "
-                         f"{start + math.prod(shape)}: {REMEDY}")
+    return start, shape, start + math.prod(shape)
+
+
+def _parse_idx(content: bytes, path: str | Path) -> Tensor:
+    start, shape, size = _header(content, path)
+    if len(content) != size:
+        found = len(content) if len(content) < size else f"more than {size}"
+        raise ValueError(f"{path} has {found} bytes, but its header {shape} asks for {size}: {REMEDY}")
     return torch.from_numpy(np.frombuffer(content, np.uint8)[start:].reshape(shape).copy())
 
 

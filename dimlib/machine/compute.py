@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checks import check_count, check_denoised, check_points, default_scores
 
-__all__ = ["beside", "captured", "choose_device", "full_precision", "guarded", "in_float64",
+__all__ = ["beside", "captured", "check_matrices", "choose_device", "full_precision", "guarded", "in_float64",
            "largest_std", "matrix_bytes", "memory", "one_thread", "points_together", "rows_per_batch", "scores_number"]
 
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
@@ -96,6 +96,14 @@ def rows_per_batch(batch_size: int | None, entries: int, device: torch.device) -
 def matrix_bytes(d: int) -> int:
     """Bytes that one point needs at most: ten d × d matrices (sums over groups of copies, covariance, solver)."""
     return 10 * 8 * d**2
+
+
+def check_matrices(d: int, device: torch.device) -> None:
+    """``MemoryError`` if the d × d matrices of one point need more memory than there is."""
+    if matrix_bytes(d) > memory(device):
+        raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
+                          f"{memory(device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
+                          "d × d matrix, or smaller images")
 
 
 def in_float64(x: Tensor) -> Tensor:
@@ -206,10 +214,7 @@ def scores_number(x: Tensor, sigma: float, n_scores: int | None, noise: str = "g
     if number <= d:
         raise ValueError(f"n_scores={number} scores span at most {number} of the d={d} dimensions: use at least "
                          f"{d + 1}, better {default_scores(d)}")
-    if matrix_bytes(d) > memory(x.device):
-        raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
-                          f"{memory(x.device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
-                          "d × d matrix, or smaller images")
+    check_matrices(d, x.device)
     return number
 
 

@@ -37,6 +37,7 @@ BAD = {
     "sigmas.npy": (lambda p: np.save(p, X), ["--sigmas", "0", "1"], "--sigmas 0 1: give at least two different ones"),
     "sigma.npy": (lambda p: np.save(p, X), ["--sigmas", "1"], "--sigmas 1: give at least two different ones above 0"),
     "device.npy": (lambda p: np.save(p, X), ["--device", "abacus"], "--device abacus cannot be used"),
+    "meta.npy": (lambda p: np.save(p, X), ["--device", "meta"], "--device meta cannot be used"),
     "jpg.npy": (lambda p: np.save(p, X), ["--report", "a.jpg"], "--report a.jpg: give the name of a png file"),
     "place.npy": (lambda p: np.save(p, X), ["--report", "no/a.png"], "--report no/a.png: give the name of a png file"),
     "folder.png": (lambda p: p.mkdir(), ["--report", "folder.png"], "--report folder.png: give the name of a png file"),
@@ -101,6 +102,12 @@ def test_the_report_is_one_png(folder, capsys):
     assert sorted(p.name for p in folder.iterdir()) == ["a.npy", "page.png"]
 
 
+def test_a_name_with_dollar_signs_is_no_formula(folder, capsys):
+    np.save("a$^$b.npy", X)
+    assert main(["a$^$b.npy", *BRIEF, "--report", "page.png"]) == 3
+    assert (folder / "page.png").stat().st_size > 10_000
+
+
 def test_a_report_that_fails_leaves_the_old_one(folder, capsys, monkeypatch):
     from matplotlib.figure import Figure
 
@@ -142,7 +149,7 @@ def test_help_fits_a_screen(monkeypatch, capsys):
         main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
-    assert all(f"{code}  " in "\n".join(lines) for code in (0, 2, 3, 4, 130))
+    assert all(f"{code}  " in "\n".join(lines) for code in (0, 2, 3, 4, 5, 130))
 
 
 def program(*arguments, **options):
@@ -178,13 +185,31 @@ def test_an_interruption_is_130_and_one_line(folder):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
-def test_an_answer_for_which_there_is_no_room_is_two(folder):
+def test_an_answer_for_which_there_is_no_room_is_five_and_loses_no_report(folder):
     np.save("a.npy", X)
     with open("/dev/full", "wb") as full:
-        done = program("a.npy", *BRIEF, stdout=full)
+        done = program("a.npy", *BRIEF, "--report", "page.png", stdout=full)
         error = done.communicate()[1]
-    assert done.returncode == 2 and error.count(b"\n") == 1
-    assert b"error: the answer cannot be written to standard output: No space left" in error
+    assert done.returncode == 5 and error.count(b"\n") == 1
+    assert b"error: the answer cannot be written to standard output (No space left on device): make room" in error
+    assert (folder / "page.png").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the limit is one of POSIX")
+def test_a_disk_that_fills_while_it_prints_is_five_and_loses_no_report(folder):
+    """After 200 bytes, in the middle of the estimate."""
+    np.save("a.npy", X)
+    code = ("import resource, runpy, signal, sys; from dimlib.apply import command; write = command.write_report;"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); most = resource.RLIM_INFINITY;"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (200, most));"
+            "command.write_report = lambda *given: (resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),"
+            "                                       write(*given));"
+            f"sys.argv = ['dimlib', 'a.npy', *{BRIEF}, '--report', 'page.png'];"
+            "runpy.run_module('dimlib', run_name='__main__')")
+    with open("out.txt", "wb") as out:
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE)
+    assert done.returncode == 5 and b"standard output (File too large): make room" in done.stderr
+    assert (folder / "out.txt").stat().st_size == 200 and (folder / "page.png").stat().st_size > 10_000
 
 
 def test_a_fault_is_four_and_shows_where(folder):

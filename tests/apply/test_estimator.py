@@ -161,6 +161,14 @@ def test_what_cannot_fit_is_refused_before_it_is_trained_on(monkeypatch):
         DiffusionDimension().fit(X)
 
 
+def test_too_many_columns_are_refused_before_memory_is_used(monkeypatch):
+    monkeypatch.setattr(compute, "memory", lambda device: 100.0)
+    monkeypatch.setattr(estimator, "_frame", None)  # calling it, or the other one, would be another error
+    monkeypatch.setattr(np, "unique", None)
+    with pytest.raises(MemoryError, match="d=4 entries needs .* use tangent_sketch"):
+        DiffusionDimension().fit(X)
+
+
 def test_predict_refuses_another_number_of_columns(quiet):
     fitted = DiffusionDimension(**BRIEF).fit(X)
     with pytest.raises(ValueError, match="X has 3 features, but DiffusionDimension is expecting 4"):
@@ -452,6 +460,13 @@ def test_attention_only_between_few_pixels(size, attention):
 def test_images_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="images of 8×6 pixels: crop or pad them to squares"):
         DiffusionDimension(max_steps=2).fit(np.random.default_rng(0).random((30, 1, 8, 6)))
+
+
+@pytest.mark.parametrize("shape", [(30, 8, 8, 3), (30, 8, 6, 1)])
+def test_images_whose_channels_are_last_are_refused(shape):
+    message = rf"images of 8×{shape[2]} pixels with their {shape[3]} channels last: .* np.moveaxis\(X, 3, 1\)"
+    with pytest.raises(ValueError, match=message):
+        DiffusionDimension(max_steps=2).fit(np.random.default_rng(0).random(shape))
 
 
 def test_small_noise_levels_are_for_thin_directions():

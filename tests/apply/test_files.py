@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from dimlib.apply import files, reading
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(40, 3)).round(3)
 COUNTS = DRAW.integers(0, 256, size=(40, 8))
+LONG = np.random.default_rng(1).normal(size=(12, 30_000)).round(3)         # lines of 200 thousand characters
 GREY = DRAW.integers(0, 256, size=(12, 3, 4), dtype=np.uint8)
 RGB = DRAW.integers(0, 256, size=(12, 3, 4, 3), dtype=np.uint8)
 
@@ -93,7 +95,17 @@ KINDS = {
     "bom.csv": (write("11,12,14\n" + lines(), "utf-8-sig"), X, NUMBERS + "11, 12, 14"),
     "comments.csv": (write("# by a program, in 2024\n\n# two\na,b,c\n" + lines(X[:20]) + "#x\n" + lines(X[20:])), X,
                      NAMES + ", without lines that begin with #"),
+    "wide.csv": (lambda p: pd.DataFrame(COUNTS).to_csv(p, index=False), COUNTS, NUMBERS + "0, 1, 2, 3, 4, …"),
+    "whole.csv": (lambda p: pd.DataFrame(COUNTS[:, :3]).to_csv(p), COUNTS[:, :3],
+                  NUMBERS + "0, 1, 2, without its first, which has none"),
+    "long_lines.csv": (write(lines(LONG, ";")), LONG, "csv table (semicolons) without names of columns"),
+    "long_commas.csv": (write(lines(LONG)), LONG, PLAIN),
+    "inches.csv": (write('5",6",b\n' + lines()), X, NAMES),
     "a.parquet": (lambda p: named(["u", "v", "w"]).to_parquet(p), X, "parquet table"),
+    "index.parquet": (lambda p: named(["u", "v.1", "w"]).set_axis(COUNTS[:, 0]).to_parquet(p), X,
+                      "parquet table, without its index"),
+    "k.parquet": (lambda p: named(["u", "v", "w"]).set_axis([*map(str, X[:, 0])]).rename_axis("k").to_parquet(p), X,
+                  "parquet table, without its index k"),
     "kinds.parquet": (lambda p: pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": [True, False], "c": [1.5, 2]})
                       .to_parquet(p), np.array([[1, 1, 1.5], [2, 0, 2]]), "parquet table"),
     "grey": (lambda p: save_images(p, GREY), GREY[:, None] / np.float32(255), "folder of images, 4×3 grey"),
@@ -130,6 +142,9 @@ UNCLEAR = "may be names of columns or numbers of a row: if it is names, remove i
 # name, the first line of a csv file whose other lines are numbers, the error
 FIRST_LINES = {
     "far.csv": ("400.5,22.1,404.7", f"the first line of far.csv, 400.5, 22.1, 404.7, {UNCLEAR}"),
+    "two.csv": ("0,1", "the first line of two.csv, 0, 1, may be"),
+    "three.csv": ("0,1,2", "the first line of three.csv, 0, 1, 2, may be"),
+    "four.csv": ("0,1,2,3", "the first line of four.csv, 0, 1, 2, 3, may be"),
     "start.csv": ("1,0,2", f"the first line of start.csv, 1, 0, 2, {UNCLEAR}"),
     "mark.csv": ("2.5,?,3.1", f"the first line of mark.csv, 2.5, ?, 3.1, {UNCLEAR}"),
     "miss.csv": (",2.5,3.1", "1 of the 41 rows of miss.csv have missing or infinite values"),
@@ -144,7 +159,8 @@ FIRST_LINES = {
 @pytest.mark.parametrize("name", FIRST_LINES)
 def test_a_first_line_that_is_not_clear_is_refused_and_no_row_is_lost(name):
     first, message = FIRST_LINES[name]
-    write(first + "\n" + lines())(name)
+    whole = COUNTS[:, : first.count(",") + 1]                              # below numbers that count from 0
+    write(first + "\n" + lines(whole if first.startswith("0,1") else X))(name)
     with pytest.raises(ValueError) as error:
         files.read(name)
     assert message in str(error.value)
@@ -230,6 +246,14 @@ def white(size):
     return to
 
 
+def frames(suffix, **options):
+    def to(path):
+        os.mkdir(path)
+        first, *others = map(Image.fromarray, RGB[:3])
+        first.save(f"{path}/a.{suffix}", save_all=True, append_images=others, **options)
+    return to
+
+
 # name, how to make it, the key, the error
 BAD = {
     "missing.npy": (lambda p: None, None, "there is no file or folder missing.npy"),
@@ -237,7 +261,7 @@ BAD = {
     "a.npy.gz": (write("?"), None, "a.npy.gz is no npy, npz, csv, csv.gz or parquet file, and no folder"),
     "broken.npy": (write("?"), None, "broken.npy is damaged, or is no file of numbers that NumPy has saved"),
     "short.npy": (cut(lambda p: np.save(p, X), 300), None, "short.npy is damaged, or is no file of numbers"),
-    "sparse.npy": (sparse, None, "sparse.npy needs at least 80 GB of memory, and "),
+    "sparse.npy": (sparse, None, "sparse.npy needs at least 560 GB of memory, and "),
     "empty.npz": (write(""), None, "empty.npz is damaged, or is no file of numbers"),
     "cut.npz": (cut(lambda p: np.savez(p, a=X), 500), None, "cut.npz is damaged, or is no file of numbers"),
     "noarray.npz": (np.savez, None, "noarray.npz has the arrays (none)"),
@@ -270,13 +294,20 @@ BAD = {
     "plain.csv.gz": (write(lines()), None, "plain.csv.gz is damaged, or is no csv table: Not a gzipped file"),
     "zeros.csv.gz": (zeros, None, "zeros.csv.gz has a line of more than 1048576 characters"),
     "broken.parquet": (write("?"), None, "broken.parquet is damaged, or is no parquet table"),
-    "text.parquet": (lambda p: pd.DataFrame({"a": ["x"], "b": [1]}).to_parquet(p), None, "columns, a, such as 'x'"),
+    "line_break.csv": (write('"a\nb",c\n1,2\n3,4\n'), None,
+                       "the first line of line_break.csv has a quotation mark without its partner: write the names"),
+    "text.parquet": (lambda p: pd.DataFrame({"a": ["x"], "b": [1]}).to_parquet(p), None,
+                     "text.parquet has other things than numbers in 1 of 2 columns, a ("),
+    "lists.parquet": (lambda p: pd.DataFrame({"a": [[1, 2]], "b": [1]}).to_parquet(p), None, "a (list<element: int64>"),
     "noimages": (os.mkdir, None, "folder noimages has no images: .bmp, .jpeg"),
     "sizes": (mixed, None, "02.png is 4×2 grey, and 00.png is 4×3 grey: make all the same"),
     "colours": (lambda p: save_images(p, [GREY[0], RGB[0]]), None, "01.png is 4×3 RGB, and 00.png is 4×3 grey"),
     "deep": (lambda p: save_images(p, [GREY[0].astype(np.uint16)]), None, "has the mode I;16: save it as grey or RGB"),
     "nopng": (lambda p: [os.mkdir(p), write("?")(f"{p}/a.png")], None, "a.png is damaged, or is no image"),
     "cutpng": (lambda p: [save_images(p, GREY[:1]), os.truncate(f"{p}/00.png", 50)], None, "00.png is damaged, or"),
+    "pages": (frames("tif"), None, "a.tif has 3 pages or frames: save each as an image of its own"),
+    "moving": (frames("png"), None, "a.png has 3 pages or frames: save each as an image of its own"),
+    "web": (frames("webp", lossless=True), None, "a.webp has 3 pages or frames: save each as an image of its own"),
     "huge": (white(20000), None, "a.png is damaged, or is no image of less than 90 million pixels"),
     "large": (white(9600), None, "a.png is damaged, or is no image of less than 90 million pixels"),
     "pipe.csv": (os.mkfifo, None, "pipe.csv is a pipe or a device: save the data as a file first"),
@@ -303,6 +334,29 @@ def test_what_needs_too_much_memory_is_refused(name, monkeypatch):
     monkeypatch.setattr(reading, "memory", lambda device: 1000)
     with pytest.raises(ValueError, match="and 5e-07 GB are the most"):
         files.read(name)
+
+
+@pytest.mark.parametrize("save, path", [(np.save, "bytes.npy"), (np.savez, "bytes.npz")])
+def test_what_a_fit_needs_counts_and_not_the_bytes_in_the_file(save, path, monkeypatch):
+    save(path, COUNTS.astype(np.uint8))
+    monkeypatch.setattr(reading, "MOST_BYTES", 8 * COUNTS.size)            # in float64, without its copies
+    with pytest.raises(ValueError, match=f"{path} needs at least 1.79e-05 GB of memory"):
+        files.read(path)
+
+
+def test_a_column_of_text_is_refused_before_it_is_decoded(monkeypatch):
+    pd.DataFrame({"a": ["x"], "b": [1]}).to_parquet("text.parquet")
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read", None)         # calling it would be another error
+    monkeypatch.setattr(pd, "read_parquet", None)
+    with pytest.raises(ValueError, match="text.parquet has other things than numbers"):
+        files.read("text.parquet")
+
+
+def test_a_photograph_with_a_preview_is_one_image():
+    os.mkdir("photos")
+    first, second = map(Image.fromarray, RGB[:2])
+    first.save("photos/a.jpg", "MPO", save_all=True, append_images=[second])
+    assert files.read("photos")[0].shape == (1, 3, 3, 4)
 
 
 @pytest.mark.parametrize("name", ["a.npy", "one.npz", "names.csv", "packed.csv.gz", "a.parquet"])

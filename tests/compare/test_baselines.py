@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from dimlib.compare import baselines
 from dimlib.compare.baselines import METHODS, estimate
 from dimlib.data.manifolds import Plane, Sphere
 
@@ -38,11 +39,13 @@ def test_probabilistic_pca_is_that_of_scikit_learn(noise):
         METHODS["probabilistic PCA"](x[:20])
 
 
-def test_a_rival_that_takes_too_long_gives_nan_and_a_warning_and_the_table_goes_on():
-    x = Sphere(3, 10).sample(2000).numpy()
+def test_a_rival_that_takes_too_long_gives_nan_and_a_warning_and_the_table_goes_on(tmp_path, monkeypatch):
+    """Here the process of PH sleeps, and that of PCA answers 4 at once."""
+    (tmp_path / "rivals.py").write_text("import sys, time\ntime.sleep(600 * (sys.argv[1] == 'PH'))\nprint(4.0, 0.1)\n")
+    monkeypatch.setattr(baselines, "__file__", str(tmp_path / "rivals.py"))
     started = time.perf_counter()
-    with pytest.warns(RuntimeWarning, match="PH gave no dimension: it took more than 20 s"):
-        slow, quick = estimate(x, ["PH", "PCA"], time_limit=20)
+    with pytest.warns(RuntimeWarning, match="PH gave no dimension: it took more than 2 s"):
+        slow, quick = estimate(np.eye(3), ["PH", "PCA"], time_limit=2)
     assert np.isnan(slow.estimate) and quick.estimate == 4 and time.perf_counter() - started < 60
 
 

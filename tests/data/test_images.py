@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -215,7 +216,9 @@ GOOD = idx(numbers(2, 3, 4))
     pytest.param(GOOD[:3], "no IDX file", id="cut in its magic number"),
     pytest.param(GOOD[:9], r"9 bytes.*header", id="cut in its header"),
     pytest.param(GOOD[:-1], r"39 bytes.*\[2, 3, 4\] asks for 40", id="cut in its values"),
-    pytest.param(GOOD + b"\0", r"41 bytes.*\[2, 3, 4\] asks for 40", id="too long"),
+    pytest.param(GOOD + b"\0", r"more than 40 bytes.*\[2, 3, 4\] asks for 40", id="too long"),
+    pytest.param(gzip.compress(GOOD + b"\0"), r"more than 40 bytes.*\[2, 3, 4\] asks for 40", id="gzip, too long"),
+    pytest.param(GOOD[:4] + b"\xff" * 12 + GOOD[16:], r"40 bytes.*\[4294967295, .*\] asks for 79", id="a false claim"),
     pytest.param(b"\0\0\x0d" + GOOD[3:], "no IDX file of bytes", id="floats"),
     pytest.param(b"\0\0\x08\0" + GOOD[4:], "no IDX file", id="no dimensions"),
     pytest.param(b"<html>Not found</html>", "no IDX file.*<htm", id="a web page"),
@@ -227,6 +230,30 @@ def test_what_is_no_idx_file_is_refused_by_name(tmp_path, content, complaint):
     (tmp_path / "some-file").write_bytes(content)
     with pytest.raises(ValueError, match=rf"(?s)some-file.*{complaint}.*put the original in its place"):
         read_idx(tmp_path / "some-file")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, pytest.param(getattr(os, "mkfifo", None), marks=pytest.mark.skipif(
+    not hasattr(os, "mkfifo"), reason="this system has no pipes in folders"))])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
+    make(tmp_path / "some-file")
+    code = f"import sys; from dimlib.data.images import read_idx; read_idx({str(tmp_path / 'some-file')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "ValueError" in done.stderr and "some-file is a folder, a pipe or a device, and no file: put" in done.stderr
+
+
+def test_no_more_is_decompressed_than_the_header_asks_for(tmp_path):
+    """A file of 200 kB that becomes 200 MB."""
+    with gzip.open(tmp_path / "some-file", "wb") as file:
+        file.write(GOOD)
+        for _ in range(200):
+            file.write(bytes(10**6))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="some-file has more than 40 bytes"):
+            read_idx(tmp_path / "some-file")
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
 
 
 PARTS = {"train": 5, "t10k": 3}

@@ -75,6 +75,7 @@ def test_killed_again_and_again(whole, tmp_path):
 def test_a_full_disk_leaves_the_last_checkpoint(whole, tmp_path):
     process = start(tmp_path)
     while not (tmp_path / "checkpoint.previous").exists():
+        assert process.poll() is None, "the training ended before its second checkpoint"
         time.sleep(0.01)
     process.kill()
     process.wait()
