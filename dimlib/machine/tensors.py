@@ -20,10 +20,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["Saved", "known", "locked", "read_checkpoint", "read_tensors", "register", "replacing", "write_checkpoint",
            "write_tensors"]
 
+TIMES, SPARE = 4, 2**26  # a network from a file may need this many times the bytes of its weights, and 64 MB
+LAYERS = 2, 100          # it may make this many times the tensors of the file, and a hundred
 _KNOWN: dict[str, type[nn.Module]] = {}
 
 
@@ -188,7 +191,11 @@ class Saved(nn.Module):
         def config(self) -> dict: ...
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file. ``ValueError`` for a network that is not registered, since it could not be read."""
+        """Write a safetensors file.
+
+        ``ValueError`` for a model that could not be loaded: its network is not registered, or is not what its
+        ``config`` builds, or has weights that are not finite. An old file is then left as it was.
+        """
         name = type(self.net).__name__
         ours, theirs = known(name), type(self.net)
         if (ours.__module__, ours.__qualname__) != (theirs.__module__, theirs.__qualname__):
@@ -196,7 +203,13 @@ class Saved(nn.Module):
                              "@dimlib.networks.register above its class")
         if not isinstance(getattr(self.net, "config", None), dict):
             raise ValueError(f"{name} has no attribute config, a dict of the arguments of its __init__")
-        header = self.config | {"network": name, "network_config": self.net.config}
+        header = _as_read(self.config | {"network": name, "network_config": self.net.config})
+        _check_finite(self, "this model")
+        try:
+            _check_network(ours, header["network_config"], self.state_dict())
+        except ValueError as error:
+            raise ValueError(f"this {name} could not be loaded: {error}. Give it an attribute config, a dict of the "
+                             "arguments of its __init__") from error
         write_tensors(self.state_dict(), path, "score_model", header)
 
     @classmethod
@@ -207,45 +220,76 @@ class Saved(nn.Module):
         """
         weights, config = read_tensors(path, "score_model")
         try:
-            model = cls._built(path, weights, config)
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"{path} does not fit its own network: {error!r}") from error
+            network, arguments = known(config.pop("network")), config.pop("network_config")
+            _check_network(network, arguments, weights)
+            model = cls(network(**arguments), data_mean=weights["data_mean"], **config)
+            model.load_state_dict(weights)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"{path} does not fit its own network: {reason}") from error
+        _check_finite(model, path)
         return model.to(device)
 
-    @classmethod
-    def _built(cls, path, weights, config):
-        network, arguments = known(config.pop("network")), config.pop("network_config")
-        largest = sum(tensor.numel() for tensor in weights.values())
-        too_large = [name for name, value in arguments.items() if isinstance(value, int) and value > largest]
-        if too_large:
-            raise ValueError(f"{path} does not fit its own network: {', '.join(too_large)} is larger than the file")
-        found = {name.removeprefix("net."): tensor.shape for name, tensor in weights.items() if name.startswith("net.")}
-        if _network_shapes(network, arguments) not in (found, None):
-            raise ValueError(f"{path} does not fit its own network: the weights have other names or shapes")
-        if not all(tensor.isfinite().all() for tensor in weights.values()):
-            raise ValueError(f"{path} has weights that are NaN or infinite: the training of this model failed")
-        model = cls(network(**arguments), data_mean=weights["data_mean"], **config)
-        model.load_state_dict(weights)
-        return model
+
+def _check_finite(model, name):
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise ValueError(f"{name} has weights that are NaN or infinite: the training of this model failed")
 
 
-def _network_shapes(network, arguments):
-    """The shapes of a network's weights, found without memory, on the device "meta", whose tensors have no values.
+def _check_network(network, arguments, weights):
+    """``ValueError`` unless the arguments build a network that has the weights named ``net.``, and needs little else.
 
-    None for a network whose ``__init__`` reads values: PyTorch's error then names that device. RuntimeError for a
-    configuration that the network refuses.
+    A small file could ask for gigabytes, or for hours. So the network is first built on the device "meta", whose
+    tensors have no values, with a limit to the number of its layers.
     """
+    found = {name.removeprefix("net."): tensor for name, tensor in weights.items() if name.startswith("net.")}
+    largest = sum(tensor.numel() for tensor in found.values())
+    too_large = [name for name, value in arguments.items() if isinstance(value, int) and value > largest]
+    if too_large:
+        raise ValueError(f"{', '.join(too_large)} is larger than the number of weights")
     try:
-        with torch.device("meta"):
-            return {name: tensor.shape for name, tensor in network(**arguments).state_dict().items()}
+        net = _trial(network, arguments, LAYERS[0] * len(found) + LAYERS[1])
+    except Exception as error:                                             # the network may be anybody's
+        raise ValueError(f"its config builds no network: {error!r}") from error
+    if _shapes(net.state_dict()) != _shapes(found):
+        raise ValueError("its config builds a network whose weights have other names or shapes")
+    if _size([*net.parameters(), *net.buffers()]) > TIMES * _size(found.values()) + SPARE:
+        raise ValueError("its config builds a network that needs much more memory than its weights")
+
+
+def _trial(network, arguments, layers):
+    """The network on the device "meta", or on the CPU where its ``__init__`` reads values of tensors."""
+    try:
+        with torch.device("meta"), _Limit(layers):
+            return network(**arguments)
     except (RuntimeError, ValueError) as error:                            # NotImplementedError is a RuntimeError
-        if "meta" not in str(error):
-            raise RuntimeError(str(error)) from error
-        return None
+        if "meta" not in str(error):                                       # PyTorch's error names the device
+            raise
+    with torch.random.fork_rng(devices=[]), _Limit(layers):
+        return network(**arguments)
+
+
+class _Limit(TorchFunctionMode):
+    """Inside this context PyTorch's layers make so many weights, and for more there is a ``RuntimeError``."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.left = number
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.left -= func is torch.empty                                   # what all layers call for their weights
+        if self.left < 0:
+            raise RuntimeError("it has many more layers than there are weights")
+        return func(*args, **(kwargs or {}))
 
 
 def _shapes(tensors):
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _size(tensors):
+    """The number of bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def write_checkpoint(path: str | Path, run: dict, history: list[tuple], modules: dict[str, nn.Module],
