@@ -21,6 +21,7 @@ from dimlib.networks import MLP
 from dimlib.score import ScoreModel
 from dimlib.seeds import stream
 from dimlib.training import train_steps
+from dimlib.vision import UNet
 
 PLANE = Plane(3, 12, seed=1, offset=2.0)
 DATA = PLANE.sample(2000)
@@ -483,13 +484,15 @@ def test_a_checkpoint_every_0_steps_is_refused(tmp_path):
         train(model(), checkpoint=tmp_path / "c", checkpoint_every=0)
 
 
-@pytest.mark.parametrize("net, threads", [(MLP(6, width=8), 1), (MLP(6, width=1024), 3)])
-def test_a_step_of_a_small_network_uses_one_thread(net, threads):
+@pytest.mark.parametrize("net, shape, threads", [
+    (MLP(6, width=8), (6,), 1), (MLP(6, width=1024), (6,), 3), (MLP(6, width=8), (2, 3), 1),
+    (UNet(8, channels=8, multipliers=[1]), (1, 8, 8), 3)])
+def test_a_step_of_a_small_network_uses_one_thread_but_for_images(net, shape, threads):
     seen, before = set(), torch.get_num_threads()
     net.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
     try:
         torch.set_num_threads(3)
-        for _ in train_steps(ScoreModel(net, 1.0), torch.randn(20, 6), 1):
+        for _ in train_steps(ScoreModel(net, 1.0), torch.randn(20, *shape), 1):
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
