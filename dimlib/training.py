@@ -16,7 +16,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -87,14 +87,14 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
     model.to(place).eval()
     x = x.to(place, torch.promote_types(x.dtype, torch.float32) if place.type != "mps" else torch.float32)
     c = (TEMPERED_IMAGES if x.ndim == 4 else TEMPERED) * largest_std(x)
-    descent = Descent(model, _losses, lr, cuda_graph)
+    descent = Descent(model, _losses, float(lr), cuda_graph)
     with locked(checkpoint):
         state, optimizers = {"average": model, "student": descent.student}, descent.optimizers
         history, run = [], {}
         if checkpoint:
             run = {"model": model.config, "network": str(getattr(model.net, "config", model.net)), "steps": steps,
                    "data": zlib.crc32(x.cpu().numpy().tobytes()), "batch_size": batch_size, "lr": lr, "seed": seed}
-            saved = read_checkpoint(checkpoint, run, state, optimizers)
+            saved = read_checkpoint(checkpoint, run, state, optimizers, len(fields(Progress)))
             history = [Progress(int(step), *rest) for step, *rest in saved]
         yield from history
         seconds = history[-1].seconds if history else 0.0
@@ -107,7 +107,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
             loss, denoised = descent.step(step, rate, noisy, x0, sigma, sigma**2 / (sigma**2 + (left * c)**2))
             seconds += time.perf_counter() - started
             excess = squared_errors(denoised, exact(noisy, sigma), sigma).mean().item() if exact else float("nan")
-            history.append(Progress(step, loss.item(), excess, lr * rate, seconds))
+            history.append(Progress(step, loss.item(), excess, float(lr) * rate, seconds))
             if checkpoint and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                 write_checkpoint(checkpoint, run, [astuple(progress) for progress in history], state, optimizers)
             yield history[-1]

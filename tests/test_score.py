@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -259,8 +260,56 @@ def test_a_network_that_needs_numbers_to_be_built_comes_back(tmp_path, monkeypat
             self.scale = torch.linspace(1, 2, 3).max().item()
 
     m, x = ScoreModel(Scaled(6, width=8, blocks=1), 1.0), torch.randn(3, 6)
+    before = torch.get_rng_state()
     m.save(tmp_path / "own")
+    assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(ScoreModel.load(tmp_path / "own")(x, 0.1), m(x, 0.1))
+
+
+class Fixed(MLP):
+    """It has the config of an MLP, and another ``__init__``."""
+
+    def __init__(self, width):
+        super().__init__(6, width=width, blocks=1)
+
+
+class Longer(MLP):
+    """It is built from the config of an MLP, with more weights than the network that was saved."""
+
+    def __init__(self, dim, width=8, blocks=1, waves=False):
+        super().__init__(dim, width, blocks, waves)
+        self.config["blocks"] += 1
+
+
+@pytest.mark.parametrize("make, reason", [
+    (lambda: Fixed(8), "its config builds no network: TypeError.*unexpected keyword"),
+    (lambda: Longer(6), "its config builds a network whose weights have other names or shapes")])
+def test_a_network_with_the_config_of_another_is_not_saved(tmp_path, monkeypatch, make, reason):
+    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+    m = ScoreModel(make(), 1.0)
+    networks.register(type(m.net))
+    (tmp_path / "own").write_text("old")
+    with pytest.raises(ValueError, match=f"this (Fixed|Longer) could not be loaded: {reason}.*Give it .* config"):
+        m.save(tmp_path / "own")
+    assert (tmp_path / "own").read_text() == "old"
+
+
+def test_saving_and_loading_draw_no_more_random_numbers_than_building(tmp_path):
+    m = model()
+    before = torch.get_rng_state()
+    m.save(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), before)
+    MLP(**m.net.config)
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    ScoreModel.load(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_a_model_with_sizes_of_numpy_comes_back(tmp_path):
+    m = model(net=MLP(np.prod([5]), width=np.int64(16), blocks=2))
+    m.save(tmp_path / "m")
+    assert torch.equal(ScoreModel.load(tmp_path / "m")(MEAN[None], 0.1), m(MEAN[None], 0.1))
 
 
 @pytest.mark.parametrize("name", ["nn", "__init__", "register", "Linear"])
@@ -307,10 +356,59 @@ def test_a_list_that_hides_an_error_takes_no_memory(tmp_path):
         ScoreModel.load(tmp_path / "odd")
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+def of_pictures(size):
+    """A model whose file is small, and whose network is large for large pictures."""
+    return ScoreModel(UNet(size, channels=1, multipliers=[1], attention=False), 1.0)
+
+
+@pytest.mark.parametrize("junk, reason", [("junk", "size is larger than the number of weights"),
+                                          ("net.junk", "whose weights have other names or shapes")])
+def test_junk_in_a_file_gives_no_leave_to_take_memory(tmp_path, junk, reason):
+    """3 GB for the coordinates of pixels, which are no weights: the file has 30 kB."""
+    m = of_pictures(8)
+    config = {"network": "UNet", "network_config": m.net.config | {"size": 20_000}}
+    weights = m.state_dict() | {junk: torch.zeros(30_000, dtype=torch.uint8)}
+    write_tensors(weights, tmp_path / "odd", "score_model", m.config | config)
+    with pytest.raises(ValueError, match=f"odd does not fit its own network: .*{reason}"):
+        ScoreModel.load(tmp_path / "odd")
+
+
+def test_a_network_that_needs_much_more_memory_than_its_weights_is_neither_saved_nor_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors, "SPARE", 10_000)
+    m, reason = of_pictures(64), "a network that needs much more memory than its weights"
+    with pytest.raises(ValueError, match=f"this UNet could not be loaded: .*{reason}"):
+        m.save(tmp_path / "large")
+    header = m.config | {"network": "UNet", "network_config": m.net.config}
+    write_tensors(m.state_dict(), tmp_path / "large", "score_model", header)
+    with pytest.raises(ValueError, match=f"large does not fit its own network: .*{reason}"):
+        ScoreModel.load(tmp_path / "large")
+    monkeypatch.undo()
+    m.save(tmp_path / "large")
+    assert ScoreModel.load(tmp_path / "large").net.coordinates.numel() == 2 * 64**2
+
+
+def test_a_file_that_asks_for_many_layers_is_refused_before_they_are_made(tmp_path, monkeypatch):
+    """A million blocks would take half an hour on the device "meta" already."""
+    made, init = [], networks.Block.__init__
+    monkeypatch.setattr(networks.Block, "__init__", lambda self, width: (made.append(width), init(self, width))[1])
+    m = ScoreModel(MLP(60, width=16, blocks=2), 1.0)
+    assert sum(t.numel() for t in m.net.state_dict().values()) > 3000
+    config = {"network": "MLP", "network_config": m.net.config | {"blocks": 3000}}
+    write_tensors(m.state_dict(), tmp_path / "odd", "score_model", m.config | config)
+    with pytest.raises(ValueError, match="odd does not fit its own network: .*many more layers than there are weights"):
+        ScoreModel.load(tmp_path / "odd")
+    assert len(made) < 100
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
     m = model()
-    m.net.linear.weight.data[0, 0] = float("nan")
     m.save(tmp_path / "nan")
+    m.net.linear.weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="this model has weights that are NaN or infinite"):
+        m.save(tmp_path / "nan")
+    assert ScoreModel.load(tmp_path / "nan").net.linear.weight.isfinite().all()
+    header = m.config | {"network": "MLP", "network_config": m.net.config}
+    write_tensors(m.state_dict(), tmp_path / "nan", "score_model", header)
     with pytest.raises(ValueError, match="nan has weights that are NaN or infinite"):
         ScoreModel.load(tmp_path / "nan")
 

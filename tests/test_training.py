@@ -4,6 +4,7 @@ import copy
 import itertools
 import time
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -15,10 +16,12 @@ from dimlib.data.manifolds import Plane
 from dimlib.machine import descent
 from dimlib.machine.compute import choose_device
 from dimlib.machine.progress import show
+from dimlib.machine.tensors import read_tensors, write_tensors
 from dimlib.networks import MLP
 from dimlib.score import ScoreModel
 from dimlib.seeds import stream
 from dimlib.training import train_steps
+from dimlib.vision import UNet
 
 PLANE = Plane(3, 12, seed=1, offset=2.0)
 DATA = PLANE.sample(2000)
@@ -140,6 +143,42 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, stop):
     assert same(whole, rest) and not same(whole, part)
 
 
+def test_numbers_of_numpy_train_as_others_do_and_go_on_from_the_same_checkpoint(tmp_path):
+    theirs = {"steps": np.int64(20), "batch_size": np.int32(64), "lr": np.float32(0.0078125), "seed": np.int64(3)}
+    ours = {name: value.item() for name, value in theirs.items()}
+    whole = train(a := model(), **ours)
+    for first, second in ((ours, theirs), (theirs, ours)):
+        file = tmp_path / f"{type(first['steps']).__name__}"
+        for progress in train_steps(model(), DATA, device="cpu", checkpoint=file, checkpoint_every=10, **first):
+            if progress.step == 12:
+                break
+        again = train(b := model(seed=9), checkpoint=file, **second)
+        assert [(p.loss, p.lr) for p in again] == [(p.loss, p.lr) for p in whole] and same(a, b)
+
+
+@pytest.mark.parametrize("part", ["history", "optimizer1.0.exp_avg", "optimizer0.0.momentum_buffer"])
+def test_where_a_part_of_a_checkpoint_is_missing_the_run_goes_on_from_the_one_before_it(tmp_path, part):
+    progress = train(a := model(), checkpoint=tmp_path / "c", checkpoint_every=10)
+    tensors, header = read_tensors(tmp_path / "c", "training")
+    if part == "history":                                                  # a version without the learning rate
+        tensors[part] = tensors[part][:, :4]
+    else:
+        del tensors[part]
+    write_tensors(tensors, tmp_path / "c", "training", header)
+    with pytest.warns(UserWarning, match=f"c lacks a part of its run.*{part}.*goes on from the checkpoint before it"):
+        again = train(b := model(), checkpoint=tmp_path / "c")
+    assert [p.loss for p in again] == [p.loss for p in progress] and same(a, b)
+
+
+def test_two_runs_cannot_have_one_checkpoint(tmp_path):
+    running = train_steps(model(), DATA, 5, batch_size=16, device="cpu", checkpoint=tmp_path / "c")
+    next(running)
+    with pytest.raises(RuntimeError, match="c is in use by another process: wait for it, or name another"):
+        train(model(), steps=5, batch_size=16, checkpoint=tmp_path / "c")
+    assert len(list(running)) == 4
+    assert len(train(model(), steps=5, batch_size=16, checkpoint=tmp_path / "c")) == 5
+
+
 def test_a_checkpoint_does_not_change_the_run(tmp_path):
     a, b = model(), model()
     train(a)
@@ -164,7 +203,7 @@ def test_the_time_of_whoever_watches_is_not_counted():
 @pytest.mark.parametrize("other", [{"steps": 31}, {"batch_size": 65}, {"lr": 2e-3}, {"seed": 1}, {"x": DATA[:-1]}])
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
     train(model(), checkpoint=tmp_path / "c")
-    with pytest.raises(ValueError, match="c belongs to another run.*delete it, or name another"):
+    with pytest.raises(ValueError, match="c belongs to another run.*delete c and c.previous to .*, or name another"):
         train(model(), checkpoint=tmp_path / "c", **other)
 
 
@@ -445,13 +484,15 @@ def test_a_checkpoint_every_0_steps_is_refused(tmp_path):
         train(model(), checkpoint=tmp_path / "c", checkpoint_every=0)
 
 
-@pytest.mark.parametrize("net, threads", [(MLP(6, width=8), 1), (MLP(6, width=1024), 3)])
-def test_a_step_of_a_small_network_uses_one_thread(net, threads):
+@pytest.mark.parametrize("net, shape, threads", [
+    (MLP(6, width=8), (6,), 1), (MLP(6, width=1024), (6,), 3), (MLP(6, width=8), (2, 3), 1),
+    (UNet(8, channels=8, multipliers=[1]), (1, 8, 8), 3)])
+def test_a_step_of_a_small_network_uses_one_thread_but_for_images(net, shape, threads):
     seen, before = set(), torch.get_num_threads()
     net.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
     try:
         torch.set_num_threads(3)
-        for _ in train_steps(ScoreModel(net, 1.0), torch.randn(20, 6), 1):
+        for _ in train_steps(ScoreModel(net, 1.0), torch.randn(20, *shape), 1):
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

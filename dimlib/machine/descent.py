@@ -13,7 +13,7 @@ __all__ = ["Descent", "Muon"]
 
 EMA_DECAY, MAX_GRADIENT_NORM = 0.999, 1.0
 MOMENTUM = 0.95
-SMALL = 3e6  # weights; below, and without convolutions, a step is faster with one thread on a busy machine
+SMALL = 3e6  # weights; below, and without images, a step is faster with one thread on a busy machine
 NEWTON_SCHULZ = 3.4445, -4.775, 2.0315  # coefficients of Jordan (2024), who found that five steps are enough
 SIZE_OF_ADAM = 0.2                      # root mean square of the entries of a step of Adam (Liu et al. 2025)
 
@@ -47,7 +47,7 @@ class Descent:
         Raises:
             FloatingPointError: a loss that is not finite.
         """
-        with one_thread(self._small):
+        with one_thread(self._small and all(t.ndim != 4 for t in tensors)):
             return self._step(number, rate, *tensors)
 
     def _step(self, number, rate, *tensors):
