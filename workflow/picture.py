@@ -49,7 +49,8 @@ def draw_answers(ax, results) -> None:
     ax.plot([], [], "X", ms=9, color=plotting.COLORS["paper"], label="the paper")
     ax.axhline(0, color="k", lw=1)
     ax.set_xticks([0, 1], labels=[f"{dim:g}-sphere" for dim in sorted(ours.k.unique())])
-    ax.set(xlim=(-0.5, 1.5), ylim=(-0.5, 1.5), ylabel="answer − truth", title="The error of the answer: this book 0, the paper 1")
+    ax.set(xlim=(-0.5, 1.5), ylim=(-0.5, 1.5), ylabel="answer − truth",
+           title="The error of the answer: this book 0, the paper 1")
     ax.set_yticks([0, 1])
     ax.legend(loc="center")
 

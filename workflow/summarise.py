@@ -14,7 +14,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     ours, published = (table[table.rule == rule].groupby(["data", "k"], sort=False)
                        for rule in ("recommended", "published"))
     columns = {
-        "visible": ours["visible"].mean().round(1),
+        "visible": ours["visible"].median().round(1),
         "ours": ours["median"].median(),
         "exact": ours["share_exact"].mean().map("{:.0%}".format),
         "within 1": ours["share_within_1"].mean().map("{:.0%}".format),
