@@ -319,3 +319,13 @@ def test_a_curve_uses_the_same_noise_at_every_level():
 def test_a_curve_of_one_level_is_refused(sigmas):
     with pytest.raises(ValueError, match="at least two different noise levels"):
         dimension_curve(denoiser(Plane(1, 5)), torch.zeros(3, 5), sigmas)
+
+
+@pytest.mark.parametrize("neighbours, k", [(math.nan, 1), (6.8, 7)])
+def test_a_printed_curve_shows_the_answer_that_its_neighbours_allow(neighbours, k):
+    """It is the answer of the estimate, also at some of the points."""
+    spectra = tuple(dataclasses.replace(level(2.0**i, [k] * 4), loss=np.full(4, k + 4.0 * (i < 2)))
+                    for i, k in enumerate((7, 7, 1, 1, 1)))
+    found = DimensionCurve(spectra, neighbours)
+    assert found.estimate().median == found.at([0, 1]).estimate().median == k
+    assert repr(found).startswith(f"dimension {k}.00")

@@ -89,6 +89,12 @@ def test_answers_depend_neither_on_batch_nor_on_order(quiet):
     assert (together[:7] == np.concatenate([fitted.predict(X[i:i + 1]) for i in range(7)])).all()
 
 
+def test_a_fit_seeds_no_stream_of_a_gpu(quiet, monkeypatch):
+    """torch.manual_seed seeds those of all GPUs, and nothing would put them back."""
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("all streams are seeded"))
+    DiffusionDimension(max_steps=1, sigmas=[0.1, 0.2]).fit(ring(40))
+
+
 def test_a_fit_can_be_repeated_and_leaves_the_global_stream_alone(quiet):
     X = manifolds.Sphere(2, 6, seed=1).sample(200).numpy()
     torch.manual_seed(5)
