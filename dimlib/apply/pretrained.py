@@ -230,7 +230,7 @@ def _kind(scheduler, default):
     """What the network predicts, by the settings of the scheduler, or by its attribute."""
     config, own = _config(scheduler), getattr(scheduler, "__dict__", {})
     kind = config["prediction_type"] if "prediction_type" in config else getattr(scheduler, "prediction_type", default)
-    if own.get("prediction_type", kind) != kind:
+    if "prediction_type" in own and own["prediction_type"] != kind:
         raise ValueError(f"scheduler.prediction_type is {own['prediction_type']!r}, but scheduler.config has {kind!r}: "
                          "make the scheduler again, with the right prediction_type as an argument")
     if kind not in PREDICTIONS:

@@ -31,6 +31,13 @@ def _variance(sigma: float | Tensor, x: Tensor) -> Tensor:
     return level**2
 
 
+def _finite(answer: Tensor, x: Tensor) -> Tensor:
+    """The answer for x, or ``ValueError`` where it is too large for the dtype of x."""
+    if not answer.isfinite().all():
+        raise ValueError(f"the answer at this sigma is not finite in the dtype {x.dtype}: convert x to float64")
+    return answer
+
+
 class GaussianPlane:
     """For x_0 ~ N(b, Q diag(s²) Qᵀ) on an affine plane: D(x) = b + Q diag(s² / (s² + σ²)) Qᵀ (x − b)."""
 
@@ -41,7 +48,7 @@ class GaussianPlane:
         check_rows(x, self.plane.ambient_dim)
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
         gain = variance / (variance + _variance(sigma, x))                 # (B, k)
-        return center + (gain * ((x - center) @ frame)) @ frame.T
+        return _finite(center + (gain * ((x - center) @ frame)) @ frame.T, x)
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.plane.ambient_dim)
@@ -51,8 +58,8 @@ class GaussianPlane:
         off = (x - center).square().sum(1) - along.square().sum(1)
         total = variance + noise
         normal_dim = x.shape[1] - along.shape[1]
-        return -0.5 * ((along.square() / total + torch.log(2 * math.pi * total)).sum(1)
-                       + off / noise[:, 0] + normal_dim * torch.log(2 * math.pi * noise[:, 0]))
+        return _finite(-0.5 * ((along.square() / total + torch.log(2 * math.pi * total)).sum(1)
+                               + off / noise[:, 0] + normal_dim * torch.log(2 * math.pi * noise[:, 0])), x)
 
 
 class UniformSphere:
@@ -72,7 +79,7 @@ class UniformSphere:
         y = (x - center) @ frame
         per_variance = self.sphere.radius / _variance(sigma, x)            # R/σ²
         slope, _ = _bessel((self.sphere.dim - 1) / 2, per_variance * y.norm(dim=1, keepdim=True))
-        return center + (self.sphere.radius * per_variance * slope * y) @ frame.T
+        return _finite(center + (self.sphere.radius * per_variance * slope * y) @ frame.T, x)
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.sphere.ambient_dim)
@@ -83,7 +90,7 @@ class UniformSphere:
         _, log_scaled = _bessel(order, radius * y.norm(dim=1, keepdim=True) / noise)
         distance = (x - center).square().sum(1, keepdim=True) + radius**2
         log_mean = math.lgamma(order + 1) + order * math.log(2) + log_scaled   # log E exp(κ cos θ)
-        return (log_mean - distance / (2 * noise) - x.shape[1] / 2 * torch.log(2 * math.pi * noise))[:, 0]
+        return _finite((log_mean - distance / (2 * noise) - x.shape[1] / 2 * torch.log(2 * math.pi * noise))[:, 0], x)
 
 
 def _bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,14 +174,15 @@ class Empirical:
         self.log_weights = torch.log(check_weights(given, len(points)))
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._stream(x, sigma)[0]
+        return _finite(self._stream(x, sigma)[0], x)
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         log_sum = self._stream(x, sigma)[1][:, 0]
-        return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _variance(sigma, x)[:, 0])
+        return _finite(log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _variance(sigma, x)[:, 0]), x)
 
     def _stream(self, x, sigma):
         check_rows(x, self.points.shape[1])
+        check_sigma(sigma)
         if torch.as_tensor(sigma).min() < 0.9999 * self.sigma_min:
             raise ValueError(f"sigma={sigma} is below sigma_min={self.sigma_min}, for which these points are too few")
         # At small σ, float32 matrix products are not accurate enough for squared distances: float64, or no products.

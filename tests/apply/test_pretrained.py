@@ -697,3 +697,10 @@ def test_a_scheduler_without_a_setting_is_refused(scheduler, missing):
 def test_a_scheduler_without_noise_levels_is_refused(scheduler, message):
     with pytest.raises(ValueError, match=message):
         from_diffusers(torch.nn.Identity(), scheduler)
+
+
+def test_a_prediction_type_that_is_no_number_is_refused():
+    scheduler = diffusers.DDPMScheduler()
+    scheduler._internal_dict = {**scheduler.config, "prediction_type": float("nan")}
+    with pytest.raises(ValueError, match="prediction_type nan, which is none of"):
+        from_diffusers(torch.nn.Identity(), scheduler)

@@ -310,3 +310,24 @@ def test_the_nodes_of_a_curve_are_enough_at_large_noise_levels():
     line, x = SpaghettiLine(5), torch.zeros(1, 5, dtype=torch.float64)
     nearly = denoiser(line, 0.01)(x, 10.0)
     assert torch.allclose(denoiser(line, 10.0)(x, 10.0), nearly, atol=0.02)
+
+
+@pytest.mark.parametrize("manifold", [Plane(2, 4), Sphere(2, 4), SpaghettiLine(4)])
+def test_a_density_that_overflows_is_refused(manifold):
+    x, sigma = torch.zeros(1, 4), 1e30
+    with pytest.raises(ValueError, match="not finite in the dtype torch.float32: convert x to float64"):
+        denoiser(manifold).log_density(x, sigma)
+    expected = -2 * math.log(2 * math.pi * sigma**2)
+    assert denoiser(manifold).log_density(x.double(), sigma).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("exact", [denoiser(Plane(2, 4, offset=1e6)), denoiser(Sphere(2, 4, offset=1e6)),
+                                   Empirical(normal(3, 4) + 1e6)])
+def test_an_answer_that_overflows_is_refused(exact):
+    with pytest.raises(ValueError, match="not finite in the dtype torch.float16: convert x to float64"):
+        exact(torch.zeros(1, 4).half(), 0.1)
+
+
+def test_an_empirical_denoiser_needs_a_noise_level():
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        Empirical(normal(2, 3))(normal(1, 3), torch.ones(0))
