@@ -7,7 +7,7 @@ the shape of x. Its last layers start at zero, so that an untrained model with t
 import torch
 from torch import Tensor, nn
 
-from .machine.checks import check_counts
+from .machine.checks import check_count, check_counts
 from .machine.tensors import register
 
 __all__ = ["FourierFeatures", "MLP", "register", "start_at_zero", "touches_data"]
@@ -73,14 +73,14 @@ class MLP(nn.Module):
 
     Args:
         dim: ambient dimension d, for images the number of their entries.
-        width: number of entries of h between the blocks.
-        blocks: number of residual blocks.
+        width, blocks: number of entries of h between the residual blocks, and number of these blocks, 0 or more.
         waves: give the blocks Fourier features of x, too: good for data that bend much, bad above dimension 4 or so.
     """
 
     def __init__(self, dim: int, width: int = 192, blocks: int = 3, waves: bool = False):
         super().__init__()
         check_counts(dim=dim, width=width)
+        check_count("blocks", blocks, least=0)
         self.config = {"dim": dim, "width": width, "blocks": blocks, "waves": waves}
         self.embed = FourierFeatures()
         self.linear = touches_data(start_at_zero(nn.Linear(dim, dim)))

@@ -23,9 +23,9 @@ def noisy_copies(x0: Tensor, sigma: float, n: int, generator: torch.Generator) -
     """n noisy copies x_0 + σ ε_i of each point, ``(P, n, *shape)``, and their noise ε_i ~ N(0, I), ``(n, *shape)``.
 
     All points get the same noise (common random numbers). So differences between the points, and between noise levels
-    with the same seed, come from the data and not from the draw. x0 has the shape ``(P, *shape)``, sigma is one number
-    in its units, the generator is on its device."""
+    with the same seed, come from the data. x0: ``(P, *shape)``; sigma: one number; n ≥ 1; generator: on x0's device."""
     check_level(sigma)
+    check_count("n", n)
     noise = torch.randn((n, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype)
     return x0[:, None] + sigma * noise, noise
 

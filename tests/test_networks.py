@@ -168,6 +168,17 @@ def test_empty_unets_are_refused(bad):
         UNet(**bad)
 
 
+@pytest.mark.parametrize("bad", [{"channels": 0}, {"channels_in": -2}, {"multipliers": (1, 0)}])
+def test_unets_without_channels_are_refused(bad):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        UNet(**SMALL | bad)
+
+
+def test_an_mlp_with_fewer_than_no_blocks_is_refused():
+    with pytest.raises(ValueError, match="blocks=-1 must be at least 0"):
+        MLP(3, blocks=-1)
+
+
 @pytest.mark.parametrize("channels", [6, 8, 20, 32])
 def test_any_width_can_be_normalised(channels):
     net = random(lambda: UNet(8, channels=channels, multipliers=(1, 3)))
@@ -245,10 +256,15 @@ def test_the_second_look_sees_grey_values_in_units_of_the_noise(monkeypatch):
         assert torch.allclose(given[0][i, 1:-2], torch.stack(bumps), atol=1e-4)
 
 
-@pytest.mark.parametrize("unit", [0, -1.0, float("nan")])
+@pytest.mark.parametrize("unit", [0, -1.0, float("nan"), math.inf])
 def test_a_second_look_without_a_unit_is_refused(unit):
     with pytest.raises(ValueError, match="must be positive: give data_std/sigma_max of the model"):
         SecondLook([-1, 2], unit, **SMALL)
+
+
+def test_a_second_look_needs_finite_ends():
+    with pytest.raises(ValueError, match="ends=.* must be finite: give black and white"):
+        SecondLook([-1, math.nan], 1.0, **SMALL)
 
 
 def corner(n, seed):

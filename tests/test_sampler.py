@@ -61,6 +61,12 @@ def test_a_noise_level_that_is_none_is_refused(sigma):
         noisy_copies(torch.zeros(2, 3), sigma, 5, generator())
 
 
+@pytest.mark.parametrize("n", [-1, 0])
+def test_fewer_copies_than_one_are_refused(n):
+    with pytest.raises(ValueError, match=f"n={n} must be at least 1"):
+        noisy_copies(torch.zeros(2, 3), 0.1, n, generator())
+
+
 def test_the_schedule_goes_down_in_equal_ratios():
     sigmas = noise_schedule(0.01, 10.0, 30)
     assert sigmas.shape == (31,)

@@ -1,16 +1,19 @@
 """The student edition holds no solution, and its checks tell a right answer from a wrong one and from none."""
 
 import ast
+import builtins
 import contextlib
 import io
 import re
 import runpy
+import symtable
 import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
@@ -124,27 +127,50 @@ def test_the_teaching_page_lists_the_checked_exercises():
     assert re.findall(r"`([\w-]+)`", row) == [cell.metadata.nbgrader.grade_id for cell in checks]
 
 
-def names(tree, kind):
-    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, kind)}
-    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    if kind is ast.Load:
-        found -= arguments
-    else:
-        found |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        found |= {(node.asname or node.name).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.alias)}
-    return found
+def defined_and_needed(source):
+    """The global names that a cell defines, and those that it needs from other cells."""
+    tables = [symtable.symtable(source, "cell", "exec")]
+    defined = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    needed = set()
+    for table in tables:
+        tables += table.get_children()                                     # of functions, classes, comprehensions
+        needed |= {s.get_name() for s in table.get_symbols()
+                   if s.is_referenced() and (s.is_global() or table is tables[0])}
+    return defined, needed - defined - {*dir(builtins), "__name__"}
+
+
+def own_cells(edition):
+    """The code cells of a student edition that are neither an exercise nor its check."""
+    return [cell for cell in edition.cells
+            if cell.cell_type == "code" and not tagged(cell, "solution") and not tagged(cell, "check")]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_no_cell_of_the_student_edition_needs_what_only_a_solution_defines(name):
+    """Neither what a cell defines that is left out, nor what an exercise defines, but for its own check."""
+    known, stub = set(), set()
+    for cell in unsolved(NOTEBOOKS[name]).cells:
+        if cell.cell_type == "code":
+            defined, needed = defined_and_needed(cell.source)
+            own = stub if tagged(cell, "check") else set()
+            assert needed <= known | own, cell.source
+            if tagged(cell, "solution"):
+                stub = defined
+            elif not tagged(cell, "check"):
+                known |= defined
 
 
 def before(name, answer, check):
-    """What the chapter has made when the check runs: from the cells that define what the two cells use."""
-    code = [cell.source for cell in NOTEBOOKS[name].cells if cell.cell_type == "code"]
-    tree = ast.parse(answer.source + "\n" + check.source)
-    needed, chosen = names(tree, ast.Load) - names(tree, ast.Store), []
-    for source in reversed(code[:code.index(answer.source)]):
-        tree = ast.parse(source)
-        if names(tree, ast.Store) & needed:
-            needed |= names(tree, ast.Load)
-            chosen.append(source)
+    """What the student edition has made when the check runs: from the cells that define what the two cells use."""
+    edition = unsolved(NOTEBOOKS[name])
+    end = [cell.id for cell in edition.cells].index(answer.id)
+    earlier = own_cells(nbformat.from_dict({**edition, "cells": edition.cells[:end]}))
+    needed, chosen = defined_and_needed(answer.source + "\n" + check.source)[1], []
+    for cell in reversed(earlier):
+        defined, more = defined_and_needed(cell.source)
+        if defined & needed:
+            needed |= more
+            chosen.append(cell.source)
     namespace = {}
     with contextlib.redirect_stdout(io.StringIO()):
         exec("\n".join(reversed(chosen)), namespace)
@@ -169,3 +195,27 @@ def test_a_check_knows_right_from_wrong_and_from_missing(name, answer, check, ca
     exec(script["stub"](answer.source), namespace)
     with pytest.raises(NotImplementedError):
         exec(check.source, namespace)
+
+
+FEW = {"dim": 3, "ambient_dim": 20, "n_data": 500, "steps": 60, "n_points": 5}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, changed", [
+    ("01_manifolds_and_noise", {}), ("02_the_theorem", {"n_points": 16}), ("07_spheres", FEW), ("19_relatives", FEW)])
+def test_in_a_whole_chapter_only_the_exercises_stop_a_student(name, changed, tmp_path, monkeypatch):
+    """All cells run one after the other; those that check a missing answer stop, and no other."""
+    matplotlib.use("Agg")
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    edition, namespace, stopped = student(name), {"__name__": "__main__"}, []
+    with contextlib.redirect_stdout(io.StringIO()), matplotlib.rc_context():
+        for cell in (cell for cell in edition.cells if cell.cell_type == "code"):
+            try:
+                exec(cell.source, namespace)
+            except NotImplementedError:
+                stopped.append(cell.id)
+            if tagged(cell, "parameters"):
+                namespace |= changed | {"out_dir": str(tmp_path)}
+    checks = [cell.id for cell in edition.cells if tagged(cell, "check")]
+    assert checks == stopped and len(checks) == len([e for e in EXERCISES if e.values[0] == name])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..machine.checks import check_count, check_counts
 from ..machine.compute import guarded, matrix_bytes, points_together, rows_per_batch, scores_number
 from ..sampler import BLOCK, copies_in_blocks
 from ..score import Denoiser
@@ -61,8 +62,11 @@ def expected_seconds(denoiser: Denoiser, x: Tensor, sigma: float, n_levels: int,
     """Seconds of a fit, at most: the training of such a network, and spectra at the points x at each noise level.
 
     A training step is taken to last three times as long as an evaluation of its rows. Each spectrum has its
-    eigenvalues and those without each quarter of the copies. Errors as for `expected_cost`.
+    eigenvalues and those without each quarter of the copies. Errors as for `expected_cost`, and for numbers that are
+    not whole, or less than 1 (steps: 0).
     """
+    check_counts(n_levels=n_levels, batch_size=batch_size)
+    check_count("steps", steps, least=0)
     _, gathered, solved, _ = _measured(denoiser, x, sigma)
     spectra = n_levels * (gathered + (1 + GROUPS) * solved)
     rows = x[:1].expand(batch_size, *x.shape[1:])

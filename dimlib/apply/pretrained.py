@@ -20,7 +20,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from ..machine.checks import check_values
+from ..machine.checks import check_count, check_positive, check_values
 from ..machine.compute import rows_per_batch
 
 __all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
@@ -163,7 +163,8 @@ def from_diffusers(unet: nn.Module, scheduler, batch_size: int | None = None, **
         TypeError: an unknown scheduler; a pipeline, a class or None; the network and the scheduler in the wrong order;
             class_labels that are neither a whole number nor a tensor.
         ValueError: an unknown kind of prediction, or two of them; a conditioning tensor of another length; a network
-            with a table of times; when called, a network in training mode, or x with another number of channels.
+            with a table of times; a scheduler with fewer than two times, or with noise levels that are not positive;
+            when called, a network in training mode, or x with another number of channels.
     """
     _check_order(unet, scheduler)
     if _config(unet).get("time_embedding_type") == "learned":
@@ -202,13 +203,16 @@ def _schedule(scheduler) -> Schedule:
     kind = _kind(scheduler, "flow_prediction" if flow else "epsilon")
     prediction = partial(_formula, kind)
     if hasattr(scheduler, "precondition_noise"):
+        check_positive(sigma_data=setting("sigma_data"), sigma_min=setting("sigma_min"), sigma_max=setting("sigma_max"))
         s, sign = setting("sigma_data"), -1 if kind == "v_prediction" else 1
         scaling: Callable[[Tensor], Pair] = partial(_formula, "edm", s, scheduler.precondition_noise)
         return scaling, partial(_formula, "edm_output", s, sign), setting("sigma_min"), setting("sigma_max")
     if hasattr(scheduler, "discrete_sigmas"):
+        check_positive(sigma_min=setting("sigma_min"), sigma_max=setting("sigma_max"))
         return partial(_formula, "exploding"), partial(_formula, "score"), setting("sigma_min"), setting("sigma_max")
     if flow or kind == "flow_prediction":
         steps = setting("num_train_timesteps")
+        check_count("num_train_timesteps", steps, least=2, advice=": give the scheduler of the training")
         return partial(_formula, "flow", steps), prediction, 1 / (steps - 1), steps - 1.0
     if hasattr(scheduler, "alphas_cumprod"):
         share = _numbers(scheduler.alphas_cumprod, "alphas_cumprod")
@@ -226,7 +230,7 @@ def _kind(scheduler, default):
     """What the network predicts, by the settings of the scheduler, or by its attribute."""
     config, own = _config(scheduler), getattr(scheduler, "__dict__", {})
     kind = config["prediction_type"] if "prediction_type" in config else getattr(scheduler, "prediction_type", default)
-    if own.get("prediction_type", kind) != kind:
+    if "prediction_type" in own and own["prediction_type"] != kind:
         raise ValueError(f"scheduler.prediction_type is {own['prediction_type']!r}, but scheduler.config has {kind!r}: "
                          "make the scheduler again, with the right prediction_type as an argument")
     if kind not in PREDICTIONS:

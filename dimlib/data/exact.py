@@ -12,12 +12,13 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from ..machine.checks import check_rows, check_sigma
+from ..machine.checks import check_count, check_positive, check_rows, check_sigma, check_values, check_weights
 from ..machine.compute import beside
 from .manifolds import Plane, SpaghettiLine, Sphere, Union
 
 __all__ = ["GaussianPlane", "UniformSphere", "Mixture", "Empirical", "denoiser"]
 
+MOST_NUMBERS = 2e8  # coordinates of the nodes of a curve, 1.6 GB
 BESSEL_TERMS = 128  # backward recurrence from order ν + 128: relative error below 2e-7 for every argument
 
 
@@ -30,6 +31,13 @@ def _variance(sigma: float | Tensor, x: Tensor) -> Tensor:
     return level**2
 
 
+def _finite(answer: Tensor, x: Tensor) -> Tensor:
+    """The answer for x, or ``ValueError`` where it is too large for the dtype of x."""
+    if not answer.isfinite().all():
+        raise ValueError(f"the answer at this sigma is not finite in the dtype {x.dtype}: convert x to float64")
+    return answer
+
+
 class GaussianPlane:
     """For x_0 ~ N(b, Q diag(s²) Qᵀ) on an affine plane: D(x) = b + Q diag(s² / (s² + σ²)) Qᵀ (x − b)."""
 
@@ -40,7 +48,7 @@ class GaussianPlane:
         check_rows(x, self.plane.ambient_dim)
         frame, center, variance = (t.to(x) for t in (self.plane.frame, self.plane.center, self.plane.std**2))
         gain = variance / (variance + _variance(sigma, x))                 # (B, k)
-        return center + (gain * ((x - center) @ frame)) @ frame.T
+        return _finite(center + (gain * ((x - center) @ frame)) @ frame.T, x)
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.plane.ambient_dim)
@@ -50,8 +58,8 @@ class GaussianPlane:
         off = (x - center).square().sum(1) - along.square().sum(1)
         total = variance + noise
         normal_dim = x.shape[1] - along.shape[1]
-        return -0.5 * ((along.square() / total + torch.log(2 * math.pi * total)).sum(1)
-                       + off / noise[:, 0] + normal_dim * torch.log(2 * math.pi * noise[:, 0]))
+        return _finite(-0.5 * ((along.square() / total + torch.log(2 * math.pi * total)).sum(1)
+                               + off / noise[:, 0] + normal_dim * torch.log(2 * math.pi * noise[:, 0])), x)
 
 
 class UniformSphere:
@@ -71,7 +79,7 @@ class UniformSphere:
         y = (x - center) @ frame
         per_variance = self.sphere.radius / _variance(sigma, x)            # R/σ²
         slope, _ = _bessel((self.sphere.dim - 1) / 2, per_variance * y.norm(dim=1, keepdim=True))
-        return center + (self.sphere.radius * per_variance * slope * y) @ frame.T
+        return _finite(center + (self.sphere.radius * per_variance * slope * y) @ frame.T, x)
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         check_rows(x, self.sphere.ambient_dim)
@@ -82,7 +90,7 @@ class UniformSphere:
         _, log_scaled = _bessel(order, radius * y.norm(dim=1, keepdim=True) / noise)
         distance = (x - center).square().sum(1, keepdim=True) + radius**2
         log_mean = math.lgamma(order + 1) + order * math.log(2) + log_scaled   # log E exp(κ cos θ)
-        return (log_mean - distance / (2 * noise) - x.shape[1] / 2 * torch.log(2 * math.pi * noise))[:, 0]
+        return _finite((log_mean - distance / (2 * noise) - x.shape[1] / 2 * torch.log(2 * math.pi * noise))[:, 0], x)
 
 
 def _bessel(order: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,10 +120,17 @@ class Mixture:
     Args:
         parts: the exact denoisers D_c of the parts, with their log-densities log p_c.
         weights: π_c, shape (number of parts,), positive, with sum 1.
+
+    Raises:
+        ValueError: no parts, or weights that are not positive, or do not have the sum 1. TypeError: weights that are no
+            numbers.
     """
 
     def __init__(self, parts: Sequence, weights: Tensor):
-        self.parts, self.weights = tuple(parts), weights
+        shares = check_weights(weights, len(parts))
+        self.parts, self.weights = tuple(parts), torch.as_tensor(weights)
+        if not torch.allclose(shares, self.weights.double(), rtol=1e-4):
+            raise ValueError(f"weights={weights!r:.80} must have the sum 1: divide them by their sum")
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         posterior = self._log_joint(x, sigma).softmax(dim=0)               # (parts, B)
@@ -139,26 +154,35 @@ class Empirical:
     memory is O(B · block) for any number of points.
 
     Args:
-        points: shape (N, d).
+        points: shape (N, d), finite.
         weights: shape (N,), positive, divided by their sum; equal where not given.
         block: points per block.
         sigma_min: the smallest noise level at which the points are dense enough; ``ValueError`` for a smaller sigma.
+
+    Raises:
+        ValueError: bad points or weights, a block without points, a negative sigma_min. TypeError: weights that are no
+            numbers, a block that is no whole number.
     """
 
     def __init__(self, points: Tensor, weights: Tensor | None = None, block: int = 4096, sigma_min: float = 0.0):
+        check_rows(points, check_values(points).shape[1])
+        check_count("block", block)
+        if not 0 <= sigma_min < math.inf:
+            raise ValueError(f"sigma_min={sigma_min} must be a noise level, or 0 where it does not matter")
         self.points, self.block, self.sigma_min = points, block, sigma_min
-        weights = torch.ones(len(points)) if weights is None else weights
-        self.log_weights = torch.log(weights.double() / weights.double().sum())
+        given = torch.ones(len(points)) if weights is None else weights
+        self.log_weights = torch.log(check_weights(given, len(points)))
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._stream(x, sigma)[0]
+        return _finite(self._stream(x, sigma)[0], x)
 
     def log_density(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         log_sum = self._stream(x, sigma)[1][:, 0]
-        return log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _variance(sigma, x)[:, 0])
+        return _finite(log_sum - x.shape[1] / 2 * torch.log(2 * math.pi * _variance(sigma, x)[:, 0]), x)
 
     def _stream(self, x, sigma):
         check_rows(x, self.points.shape[1])
+        check_sigma(sigma)
         if torch.as_tensor(sigma).min() < 0.9999 * self.sigma_min:
             raise ValueError(f"sigma={sigma} is below sigma_min={self.sigma_min}, for which these points are too few")
         # At small σ, float32 matrix products are not accurate enough for squared distances: float64, or no products.
@@ -187,7 +211,8 @@ def denoiser(manifold) -> GaussianPlane | UniformSphere | Mixture | Empirical:
 
     That of a `SpaghettiLine` is for σ ≥ 0.01; ``denoiser(line, sigma_min)`` allows smaller ones.
 
-    Raises ``TypeError`` for any other manifold: use ``Empirical(manifold.sample(n))`` there.
+    Raises ``TypeError`` for any other manifold: use ``Empirical(manifold.sample(n))`` there. Raises ``ValueError`` for
+    a sigma_min that is not positive, or so small for the length of the line that its points need more than 1.6 GB.
     """
     raise TypeError(f"{type(manifold).__name__} has no closed-form denoiser; "
                     "use Empirical(manifold.sample(n)) with n large")
@@ -206,8 +231,14 @@ def _(union: Union) -> Mixture:
 def _(line: SpaghettiLine, sigma_min: float = 0.01) -> Empirical:
     # Equally spaced nodes at a distance of σ/2 integrate a Gaussian of width σ up to rounding errors. Near the ends of
     # the curve, Gregory's weights keep the error of D below about σ/100.
-    longest = line.frequencies.norm()                                      # the largest speed, at t = 0
-    t = torch.linspace(0, 1, math.ceil(2 * longest / sigma_min) + 1, dtype=torch.float64)[:, None]
+    check_positive(sigma_min=sigma_min)
+    longest = line.frequencies.norm().item()                               # the largest speed, at t = 0
+    steps = max(6, math.ceil(2 * longest / sigma_min))                     # at least three weights for each end
+    if steps * line.ambient_dim > MOST_NUMBERS:
+        least = 1.1 * 2 * longest * line.ambient_dim / MOST_NUMBERS
+        raise ValueError(f"sigma_min={sigma_min:g} needs {steps + 1:.3g} nodes in R^{line.ambient_dim}, which is too "
+                         f"much memory: use sigma_min={least:.2g} or more, or a curve in fewer dimensions")
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None]
     weights = torch.ones(len(t))
     weights[:3] = torch.tensor([3 / 8, 7 / 6, 23 / 24])
     weights[-3:] = weights[:3].flip(0)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
-from ..machine.checks import check_count, check_level, check_rows
+from ..machine.checks import check_count, check_level, check_rows, check_values
 from ..seeds import stream
 
 __all__ = ["ImageFamily", "Squares", "Blobs", "digits", "fashion_mnist", "mnist", "read_idx"]
@@ -38,7 +38,9 @@ class ImageFamily(ABC):
         spread: standard deviations of the coordinates, shape (k,).
 
     Raises:
-        ValueError: in the methods, n < 1, or coordinates u that do not have the shape (n, k).
+        ValueError: in the methods, n < 1, coordinates u that do not have the shape (n, k), or images x that do not have
+            the shape (n, 1, size, size); in the families, too small a size, or no squares or blobs.
+        TypeError: numbers that must be whole and are not.
     """
 
     def __init__(self, size: int, spread: Tensor):
@@ -89,7 +91,12 @@ class ImageFamily(ABC):
         Gauss–Newton steps find v, from v = u (n, k). A step that would increase the distance is halved until it does
         not. With u of the clean images, this is a perfect denoiser for σ far below the radii of curvature.
         """
-        v, target = self._checked(u).clone(), x.cpu().double().flatten(1)
+        check_count("steps", steps, least=0)
+        v = self._checked(u).clone()
+        if check_values(x).shape != (len(v), 1, self.size, self.size):
+            raise ValueError(f"x has the shape {tuple(x.shape)}: give one image for each row of u, "
+                             f"{(len(v), 1, self.size, self.size)}")
+        target = x.cpu().double().flatten(1)
         for _ in range(steps):
             off = target - self._render(v).flatten(1)                      # (n, d)
             step = torch.linalg.lstsq(self._jacobian(v), off[..., None]).solution[..., 0]
@@ -108,6 +115,11 @@ class ImageFamily(ABC):
         return u.cpu().double()
 
 
+def _check_whole(**values):
+    for name, value in values.items():
+        check_count(name, value, least=-math.inf)                          # too small ones have an error of their own
+
+
 class Squares(ImageFamily):
     """Sums of k fixed squares, x = Σ_i c_i · square_i with c_i ~ U[0, 1]: a linear family.
 
@@ -123,6 +135,7 @@ class Squares(ImageFamily):
     """
 
     def __init__(self, n_squares: int = 10, size: int = 32, seed: int = 0):
+        _check_whole(n_squares=n_squares, size=size)
         if n_squares < 1 or size < 5:
             raise ValueError(f"n_squares={n_squares}, size={size}: take at least one square, in at least 5 pixels")
         generator = stream(seed, "squares")
@@ -154,6 +167,7 @@ class Blobs(ImageFamily):
     """
 
     def __init__(self, n_blobs: int = 10, size: int = 32, seed: int = 0):
+        _check_whole(n_blobs=n_blobs, size=size)
         if size < 2 or not 1 <= n_blobs <= size**2:
             raise ValueError(f"n_blobs={n_blobs}, size={size}: take 1 to size² blobs, in at least 2 pixels")
         pixel = torch.randperm(size**2, generator=stream(seed, "blobs"))[:n_blobs]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 from torch.nn.functional import normalize
 
-from ..machine.checks import check_count, check_level, check_rows
+from ..machine.checks import check_count, check_counts, check_level, check_positive, check_rows, check_weights
 from ..seeds import stream
 
 __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Creature", "Union"]
@@ -34,11 +34,17 @@ class Manifold(ABC):
         offset: length of the translation b, in data units. Its direction is random and depends on the same seed.
 
     Raises:
-        ValueError: ambient_dim < m; in the methods, n < 1, or points x that do not have the shape (n, d).
+        ValueError: ambient_dim < m; a length that is not positive, or not from 1e-30 to 1e30, and an offset that is
+            not within ±1e30; in the methods, n < 1, points x that do not have the shape (n, d), or that are so far away
+            that their distance overflows their dtype.
+        TypeError: dimensions that are no whole numbers, or lengths that are no numbers.
     """
 
     def __init__(self, dim: int, flat_dim: int, ambient_dim: int, spread: Tensor,
                  seed: int | None, offset: float = 0.0):
+        check_count("ambient_dim", ambient_dim)
+        if not abs(offset) <= 1e30:
+            raise ValueError(f"offset={offset} must be a number within ±1e30")
         if not 1 <= flat_dim <= ambient_dim:
             raise ValueError(f"{type(self).__name__} spans {flat_dim} dimensions and does not fit into "
                              f"ambient_dim={ambient_dim}: choose ambient_dim >= {max(flat_dim, 1)}")
@@ -79,7 +85,10 @@ class Manifold(ABC):
 
     def distance(self, x: Tensor) -> Tensor:
         """Distance ‖x − π(x)‖ from each row of x (n, d) to M, shape (n,)."""
-        return (x - self.project(x)).norm(dim=-1)
+        distance = (x - self.project(x)).norm(dim=-1)
+        if not distance.isfinite().all():
+            raise ValueError(f"x is too far away for its dtype {x.dtype}: use float64, or larger units")
+        return distance
 
     def tangent_basis(self, x: Tensor) -> Tensor:
         """Orthonormal basis of the tangent space T_π(x) M for each row of x (n, d): shape (n, d, k), float64."""
@@ -87,6 +96,7 @@ class Manifold(ABC):
 
     def dimension_at(self, x: Tensor) -> Tensor:
         """Intrinsic dimension of M at each row of x (n, d), shape (n,), int64."""
+        check_rows(x, self.ambient_dim)
         return torch.full((len(x),), self.dim)
 
     def visible_dimension(self, x: Tensor, sigma: float) -> Tensor:
@@ -116,11 +126,20 @@ class Plane(Manifold):
 
     Args:
         std: standard deviation along the plane, in data units: one number, or one for each of the k directions.
+
+    Raises:
+        ValueError: another number of standard deviations, and the errors of `Manifold`.
     """
 
     def __init__(self, dim: int, ambient_dim: int, std: float | Sequence[float] = 1.0,
                  seed: int | None = 0, offset: float = 0.0):
-        self.std = torch.as_tensor(std, dtype=torch.float64).expand(dim).clone()
+        check_counts(dim=dim)
+        check_positive(std=std)
+        self.std = torch.as_tensor(std, dtype=torch.float64)
+        if self.std.shape not in ((), (1,), (dim,)):
+            raise ValueError(f"std has the shape {tuple(self.std.shape)}: give one number, or one for each of the "
+                             f"{dim} directions of the plane")
+        self.std = self.std.expand(dim).clone()
         super().__init__(dim, dim, ambient_dim, self.std, seed, offset)
 
     def _draw(self, n, generator):
@@ -137,6 +156,8 @@ class Cube(Manifold):
     """Uniform points in a k-cube in R^d with the given side length; the centre of the cube is b."""
 
     def __init__(self, dim: int, ambient_dim: int, side: float = 1.0, seed: int | None = 0, offset: float = 0.0):
+        check_counts(dim=dim)
+        check_positive(side=side)
         self.side = side
         super().__init__(dim, dim, ambient_dim, torch.full((dim,), side / 12**0.5), seed, offset)
 
@@ -154,6 +175,8 @@ class Sphere(Manifold):
     """Uniform points on a k-sphere in R^d with the given radius R: x = R Q z/‖z‖ + b with z ~ N(0, I_{k+1})."""
 
     def __init__(self, dim: int, ambient_dim: int, radius: float = 1.0, seed: int | None = 0, offset: float = 0.0):
+        check_count("dim", dim, least=0)
+        check_positive(radius=radius)
         self.radius = radius
         super().__init__(dim, dim + 1, ambient_dim, torch.ones(dim + 1), seed, offset)
 
@@ -177,6 +200,8 @@ class NonUniformSphere(Manifold):
     """
 
     def __init__(self, dim: int, ambient_dim: int, alpha: float = 1.0, seed: int | None = 0):
+        check_counts(dim=dim)
+        check_positive(alpha=alpha)
         self.alpha = alpha
         super().__init__(dim, dim + 1, ambient_dim, torch.full((dim,), alpha), seed)
 
@@ -198,6 +223,7 @@ class SpaghettiLine(Manifold):
     """The curve t ↦ (sin t, sin 2t, …, sin dt), t ~ U[0, 1]. It has intrinsic dimension 1, but it spans all of R^d."""
 
     def __init__(self, ambient_dim: int = 100, seed: int | None = None):
+        check_counts(ambient_dim=ambient_dim)
         self.frequencies = torch.arange(1, ambient_dim + 1, dtype=torch.float64)
         super().__init__(1, ambient_dim, ambient_dim, torch.tensor([12**-0.5]), seed)
 
@@ -234,6 +260,7 @@ class Creature(Manifold):
     LARGEST_AREA = 7.0                                                     # bound on area per solid angle, size 1
 
     def __init__(self, ambient_dim: int = 100, size: float = 1.0, seed: int | None = 0, offset: float = 0.0):
+        check_positive(size=size)
         self.size, self.axes = size, normalize(self.PARTS[:, :3])
         super().__init__(2, 3, ambient_dim, torch.ones(3), seed, offset)
 
@@ -279,7 +306,7 @@ class Union:
     """A union of manifolds, the parts, in the same R^d. Its attribute ``dim`` is the tuple of their dimensions.
 
     Each point is drawn from one part, with a probability proportional to the weight of the part (equal where not
-    given). ``ValueError`` for parts with different d, or bad weights.
+    given). ``ValueError`` for no parts, parts with different d, or weights that are not positive and finite.
     """
 
     def __init__(self, parts: Sequence[Manifold], weights: Sequence[float] | None = None):
@@ -287,10 +314,7 @@ class Union:
         if len(ambient) != 1:
             raise ValueError(f"the parts of a union need one ambient dimension, got {sorted(ambient)}")
         self.parts, self.ambient_dim = tuple(parts), ambient.pop()
-        self.weights = torch.as_tensor([1.0] * len(self.parts) if weights is None else weights, dtype=torch.float64)
-        if len(self.weights) != len(self.parts) or not (self.weights > 0).all():
-            raise ValueError(f"weights={weights}: give one positive number for each of the {len(self.parts)} parts")
-        self.weights = self.weights / self.weights.sum()
+        self.weights = check_weights([1.0] * len(self.parts) if weights is None else weights, len(self.parts))
         self.dim = tuple(part.dim for part in self.parts)
 
     def __repr__(self) -> str:

@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 __all__ = ["check_count", "check_counts", "check_denoised", "check_level", "check_levels", "check_move", "check_points",
-           "check_rows", "check_sigma", "check_training", "check_values", "default_scores", "on_singular_values"]
+           "check_positive", "check_rows", "check_sigma", "check_training", "check_values", "check_weights",
+           "default_scores", "on_singular_values"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
 ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
+EXTREME = 1e-30, 1e30  # of a length: samples of it are finite in float32, and its square is not 0 in float64
 
 
 def check_count(name: str, value: float, least: float = 1, advice: str = "") -> None:
@@ -29,6 +31,35 @@ def check_counts(**values: float) -> None:
     """`check_count` of each value, by its name."""
     for name, value in values.items():
         check_count(name, value)
+
+
+def check_positive(**values: ArrayLike | Tensor) -> None:
+    """``TypeError`` unless each value is a number, or several numbers; ``ValueError`` unless all are positive, and
+    from 1e-30 to 1e30."""
+    for name, value in values.items():
+        numbers = _numbers(name, value)
+        low, high = EXTREME
+        if numbers.numel() == 0 or not ((low <= numbers) & (numbers <= high)).all():
+            raise ValueError(f"{name}={value!r:.80} must be positive: give a number from {low:g} to {high:g}")
+
+
+def check_weights(weights: ArrayLike | Tensor, n: int) -> Tensor:
+    """The weights of n parts, divided by their sum, in float64. ``TypeError`` unless they are numbers, ``ValueError``
+    unless there is one for each part, positive and finite."""
+    numbers = _numbers("weights", weights)
+    total = numbers.sum()
+    if not n or numbers.shape != (n,) or not (numbers > 0).all() or not total.isfinite():
+        raise ValueError(f"weights={weights!r:.80}: give one positive number for each of the {n} parts, with a finite "
+                         "sum, and at least one part")
+    return numbers / total
+
+
+def _numbers(name, value) -> Tensor:
+    """The value as a tensor in float64."""
+    try:
+        return torch.as_tensor(value).double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}={value!r:.80} does not hold numbers: give a number, or several") from error
 
 
 def check_sigma(sigma: float | Tensor) -> None:

@@ -1,5 +1,6 @@
 """A U-Net, and a second network that corrects its output in steps of the size of the noise."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,13 +43,16 @@ class SecondLook(UNet):
         unet: all other arguments are those of `UNet`.
 
     Raises:
-        ValueError: a unit that is not positive, and the errors of `UNet`.
+        ValueError: a unit that is not positive and finite, ends that are not finite, and the errors of `UNet`.
+        TypeError: a unit or ends that are no numbers.
     """
 
     def __init__(self, ends: Sequence[float], unit: float, **unet):
         super().__init__(**unet)
-        if not unit > 0:
+        if not 0 < unit < math.inf:
             raise ValueError(f"unit={unit} must be positive: give data_std/sigma_max of the model")
+        if not all(map(math.isfinite, ends)):
+            raise ValueError(f"ends={ends} must be finite: give black and white, in units of x")
         self.config |= {"ends": list(ends), "unit": unit}
         self.offsets: Tensor
         self.register_buffer("offsets", torch.arange(-2.0, 3.0)[:, None, None], persistent=False)

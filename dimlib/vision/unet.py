@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..machine.checks import check_counts
 from ..networks import FourierFeatures, register, start_at_zero, touches_data
 
 __all__ = ["UNet"]
@@ -110,7 +111,8 @@ class UNet(nn.Module):
         attention: whether to use attention between the pixels at the coarsest size.
 
     Raises:
-        ValueError: a size that cannot be halved often enough.
+        ValueError: a size that cannot be halved often enough, numbers less than 1, no multipliers. TypeError: numbers
+            that are not whole.
     """
 
     def __init__(self, size: int = 32, channels_in: int = 1, channels: int = 16,
@@ -118,6 +120,9 @@ class UNet(nn.Module):
         super().__init__()
         if blocks < 1 or not multipliers:
             raise ValueError(f"blocks={blocks}, multipliers={multipliers}: need at least one block and one level")
+        check_counts(blocks=blocks, channels_in=channels_in, channels=channels)
+        for multiplier in multipliers:
+            check_counts(multiplier=multiplier)
         step = 2 ** (len(multipliers) - 1)
         if size < 1 or size % step:
             below = max(step, size // step * step)

@@ -38,6 +38,14 @@ def test_what_cannot_fit_is_refused_with_advice(monkeypatch):
         expected_cost(lambda x, sigma: x, torch.zeros(1, 200), 0.1)
 
 
+@pytest.mark.parametrize("bad", [{"n_levels": 0}, {"steps": -1}, {"batch_size": -1}])
+def test_a_fit_of_no_levels_or_rows_is_refused(bad):
+    ((name, value),), sphere = bad.items(), Sphere(3, 20)
+    given = {"n_levels": 8, "steps": 10, "batch_size": 5} | bad
+    with pytest.raises(ValueError, match=f"{name}={value} must be at least"):
+        cost.expected_seconds(denoiser(sphere), sphere.sample(2), 0.1, **given)
+
+
 def test_a_fit_takes_its_steps_and_its_spectra(monkeypatch):
     """A second for an evaluation of a batch, on a clock that goes on by one at each reading. A spectrum takes two
     seconds for the sums, and a half for each of five eigenvalue problems: all copies, and those without a quarter."""

@@ -688,3 +688,19 @@ def test_a_scheduler_without_a_setting_is_refused(scheduler, missing):
     scheduler._internal_dict = {key: value for key, value in scheduler.config.items() if key != missing}
     with pytest.raises(ValueError, match=f"the config of {type(scheduler).__name__} has no {missing}: make the sched"):
         from_diffusers(torch.nn.Identity(), scheduler)
+
+
+@pytest.mark.parametrize("scheduler, message", [
+    (diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1), "timesteps=1 must be at least 2: give the"),
+    (diffusers.EDMEulerScheduler(sigma_data=-0.5), "sigma_data=-0.5 must be positive"),
+    (diffusers.ScoreSdeVeScheduler(sigma_min=1e-3, sigma_max=float("nan")), "sigma_max=nan must be positive")])
+def test_a_scheduler_without_noise_levels_is_refused(scheduler, message):
+    with pytest.raises(ValueError, match=message):
+        from_diffusers(torch.nn.Identity(), scheduler)
+
+
+def test_a_prediction_type_that_is_no_number_is_refused():
+    scheduler = diffusers.DDPMScheduler()
+    scheduler._internal_dict = {**scheduler.config, "prediction_type": float("nan")}
+    with pytest.raises(ValueError, match="prediction_type nan, which is none of"):
+        from_diffusers(torch.nn.Identity(), scheduler)

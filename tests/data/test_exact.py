@@ -269,3 +269,65 @@ def test_a_large_batch_in_half_precision():
     """The limit is for each point, and not for their sum."""
     x = Sphere(2, 4).sample(1000).half()
     assert denoiser(Sphere(2, 4))(x, 0.1).isfinite().all()
+
+
+@pytest.mark.parametrize("weights", [[-1.0, 2.0], [math.inf, 1.0], [math.nan, 1.0], [0.0, 0.0], [1.0]])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="give one positive number for each of the 2 parts"):
+        Empirical(normal(2, 3), torch.tensor(weights))
+    with pytest.raises(ValueError, match="give one positive number for each of the 2 parts"):
+        Mixture([denoiser(Sphere(1, 3))] * 2, torch.tensor(weights))
+
+
+def test_a_mixture_needs_weights_with_the_sum_one():
+    with pytest.raises(ValueError, match="must have the sum 1: divide them"):
+        Mixture([denoiser(Sphere(1, 3))] * 2, torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"points": torch.full((2, 3), math.nan)}, "NaN"), ({"points": torch.ones(3)}, "tensor of points"),
+    ({"points": torch.ones(2, 3, 4)}, "shape"), ({"block": 0}, "block=0 must be at least 1"),
+    ({"sigma_min": math.nan}, "sigma_min=nan must be")])
+def test_an_empirical_denoiser_of_nothing_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Empirical(**{"points": normal(2, 3)} | given)
+
+
+@pytest.mark.parametrize("sigma_min", [0, -1.0, math.nan, math.inf])
+def test_a_curve_needs_a_positive_noise_level(sigma_min):
+    with pytest.raises(ValueError, match="sigma_min=.* must be positive"):
+        denoiser(SpaghettiLine(5), sigma_min)
+
+
+def test_a_curve_with_too_many_nodes_is_refused_and_the_advice_is_good(monkeypatch):
+    monkeypatch.setattr("dimlib.data.exact.MOST_NUMBERS", 2e4)
+    with pytest.raises(ValueError, match=r"needs 1.48e\+06 nodes in R\^5.*use sigma_min=\S+ or more") as error:
+        denoiser(SpaghettiLine(5), 1e-5)
+    denoiser(SpaghettiLine(5), float(str(error.value).split("use sigma_min=")[1].split()[0]))
+
+
+def test_the_nodes_of_a_curve_are_enough_at_large_noise_levels():
+    line, x = SpaghettiLine(5), torch.zeros(1, 5, dtype=torch.float64)
+    nearly = denoiser(line, 0.01)(x, 10.0)
+    assert torch.allclose(denoiser(line, 10.0)(x, 10.0), nearly, atol=0.02)
+
+
+@pytest.mark.parametrize("manifold", [Plane(2, 4), Sphere(2, 4), SpaghettiLine(4)])
+def test_a_density_that_overflows_is_refused(manifold):
+    x, sigma = torch.zeros(1, 4), 1e30
+    with pytest.raises(ValueError, match="not finite in the dtype torch.float32: convert x to float64"):
+        denoiser(manifold).log_density(x, sigma)
+    expected = -2 * math.log(2 * math.pi * sigma**2)
+    assert denoiser(manifold).log_density(x.double(), sigma).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("exact", [denoiser(Plane(2, 4, offset=1e6)), denoiser(Sphere(2, 4, offset=1e6)),
+                                   Empirical(normal(3, 4) + 1e6)])
+def test_an_answer_that_overflows_is_refused(exact):
+    with pytest.raises(ValueError, match="not finite in the dtype torch.float16: convert x to float64"):
+        exact(torch.zeros(1, 4).half(), 0.1)
+
+
+def test_an_empirical_denoiser_needs_a_noise_level():
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        Empirical(normal(2, 3))(normal(1, 3), torch.ones(0))

@@ -467,3 +467,16 @@ def test_the_narrowest_and_the_widest_blobs_have_images():
     for width in (1e-3, 8e3):
         image = images.Blobs(3, 8).render(torch.full((1, 3), width, dtype=torch.float64))
         assert image.isfinite().all() and image.max() == 1 and image.min() == 0
+
+
+@pytest.mark.parametrize("make", [lambda: Squares(5, size=8.5), lambda: Squares(2.5), lambda: Blobs(5, size=8.5)])
+def test_sizes_that_are_not_whole_are_refused(make):
+    with pytest.raises(TypeError, match="must be a whole number"):
+        make()
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 1, 7, 7), torch.zeros(3, 1, 8, 8), torch.full((2, 1, 8, 8), math.nan)])
+def test_images_that_cannot_be_projected_are_refused(x):
+    family = Squares(2, size=8)
+    with pytest.raises(ValueError, match="one image for each row of u|NaN"):
+        family.project(x, family.sample_coordinates(2))

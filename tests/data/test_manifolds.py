@@ -240,7 +240,7 @@ def test_the_parts_of_a_union_need_one_ambient_dimension():
         Union([Sphere(3, 9), Sphere(3, 8)])
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -0.5], [0.0, 0.0]])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -0.5], [0.0, 0.0], [math.inf, 1.0], 2.0, [[1.0, 2.0]]])
 def test_a_union_refuses_weights_that_are_none(weights):
     with pytest.raises(ValueError, match="weights"):
         Union([Sphere(1, 5), Sphere(2, 5)], weights)
@@ -251,3 +251,43 @@ def test_at_the_centre_of_a_sphere_one_of_the_nearest_points_is_taken():
     centre = torch.zeros(1, 5)
     assert small.distance(centre).item() == pytest.approx(1) and large.distance(centre).item() == pytest.approx(2)
     assert Union([large, small]).component(centre).item() == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0, 1e300])
+@pytest.mark.parametrize("make, name", [
+    (Sphere, "radius"), (Plane, "std"), (Cube, "side"), (NonUniformSphere, "alpha"),
+    (lambda dim, d, size: Creature(d, size), "size")])
+def test_a_length_that_is_none_is_refused(make, name, value):
+    with pytest.raises(ValueError, match=f"{name}=.* must be positive: give a number from 1e-30 to 1e.30"):
+        make(2, 5, **{name: value})
+
+
+@pytest.mark.parametrize("offset", [math.nan, -math.inf])
+def test_an_offset_that_is_no_number_is_refused(offset):
+    with pytest.raises(ValueError, match=f"offset={offset} must be a number"):
+        Sphere(2, 5, offset=offset)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: Plane(-1, 5), lambda: Cube(0, 5), lambda: Sphere(-1, 5), lambda: NonUniformSphere(0, 5),
+    lambda: SpaghettiLine(-2)])
+def test_manifolds_without_dimensions_are_refused(make):
+    with pytest.raises(ValueError, match="dim=.* must be at least"):
+        make()
+
+
+def test_a_plane_has_one_length_or_one_for_each_direction():
+    with pytest.raises(ValueError, match=r"std has the shape \(3,\): give one number, or one for each of the 2"):
+        Plane(2, 5, std=[1, 2, 3])
+
+
+def test_a_distance_that_overflows_is_refused():
+    far = torch.full((1, 5), 1e20)
+    with pytest.raises(ValueError, match="too far away for its dtype torch.float32: use float64"):
+        Sphere(2, 5).distance(far)
+    assert Sphere(2, 5).distance(far.double()).item() == pytest.approx(5**0.5 * 1e20)
+
+
+def test_points_of_another_space_have_no_dimension():
+    with pytest.raises(ValueError, match=r"the shape \(n, 5\), got \(3, 4\)"):
+        Sphere(2, 5).dimension_at(torch.zeros(3, 4))
