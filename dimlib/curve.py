@@ -99,7 +99,8 @@ class DimensionCurve:
         the data, or much smaller than their distances), one at d that is not longer in log σ (noise in the data fills
         the space), one that contradicts ``neighbours``, the dimension of the distances between them, and one without
         a clear level. A level is clear if its loss is near the dimension, and half of the points have two populations
-        of singular values. The answer is at the clear level of largest median contrast (or one of such a loss, or any).
+        of singular values. If no plateau has one, those with a level of such a loss come first. The answer is at the
+        clear level of largest median contrast (or one of such a loss, or any).
         """
         answers, sigmas, d = self.dimension(rule), self.sigmas, self.spectra[0].values.shape[1]
         means, losses = answers.mean(1), np.array([s.loss.mean() for s in self.spectra])
@@ -112,7 +113,8 @@ class DimensionCurve:
         longest = max((length[run] for run in runs if not full[run[0]] and not zero[run[0]]), default=-1)
         against = contradicts(runs, means, self.neighbours)
         runs.sort(key=lambda run: (zero[run[0]], full[run[0]] and length[run] <= longest, run[0] == run[1],
-                                   against[run], not clear[run[0]:run[1] + 1].any(), run[0], -run[1]))
+                                   against[run], not clear[run[0]:run[1] + 1].any(),
+                                   run[0] < run[1] and not near[run[0]:run[1] + 1].any(), run[0], -run[1]))
         (first, last), plateaus = runs[0], list[tuple[int, int]]()
         for i, j in runs:
             if i < j and not zero[i] and all(j < a or b < i for a, b in plateaus):
@@ -140,9 +142,7 @@ def _error_over_points(answers):
 def dimension_curve(denoiser: Denoiser, x: Tensor, sigmas: Sequence[float], n_scores: int | None = None,
                     center: bool = True, seed: int = 0, batch_size: int | None = None,
                     noise: str = "gaussian") -> DimensionCurve:
-    """Spectra at several noise levels, with the same noise at each. Arguments as for `spectrum`.
-
-    ``print(dimension_curve(...))`` shows the answer, its standard error, its plateau and its doubts.
-    """
+    """Spectra at several noise levels, with the same noise at each. Arguments as for `spectrum`. ``print`` of it shows
+    the answer, its standard error, its plateau and its doubts."""
     return DimensionCurve(tuple(spectrum(denoiser, x, s, n_scores, center, seed, batch_size, noise=noise, without=True)
                                 for s in check_levels(sigmas)))

@@ -77,6 +77,15 @@ def test_a_plateau_of_an_inexact_denoiser_is_set_aside():
     assert DimensionCurve(bad).estimate().mean == 20, "where there is no other"
 
 
+def test_where_no_plateau_is_clear_one_of_an_exact_loss_comes_before_one_that_is_not_learned():
+    """As on the nonlinear manifold of Yeats et al.: 48 with a loss of 580 at small noise, and 32 with a loss of 28."""
+    spectra = curve((48, 0.4), (48, 0.4), (32, 0.4), (32, 0.4)).spectra
+    assert [s.dimension()[0] for s in spectra] == [48, 48, 32, 32] and max(s.contrast.max() for s in spectra) < 3
+    bad = tuple(dataclasses.replace(s, loss=s.loss + 500) for s in spectra[:2])
+    assert DimensionCurve((*bad, *spectra[2:])).estimate().mean == 32
+    assert DimensionCurve(spectra).estimate().mean == 48, "where both losses are exact, the one at smaller noise"
+
+
 def test_a_plateau_without_two_populations_of_values_is_set_aside():
     smooth = [hand_made(values((100, 1.4, 0.001)).repeat(4, axis=0), s, np.full(4, 80.0)) for s in (1.0, 2.0)]
     assert len(np.unique([s.dimension() for s in smooth])) == 1 and smooth[0].dimension()[0] not in (0, 10, 100)
