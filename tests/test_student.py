@@ -100,6 +100,15 @@ def test_a_lecturer_has_a_solution_of_each_exercise(name):
     assert exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text)
 
 
+def test_both_editions_have_what_their_notebooks_read(tmp_path):
+    script["main"](str(tmp_path))
+    for whose in ("student", "lecturer"):
+        notebooks = {path.stem: path.read_text() for path in (tmp_path / whose / "notebooks").glob("*.ipynb")}
+        named = {*re.findall(r"\.\./((?:results|book/figures)/[\w.-]+)", "\n".join(notebooks.values()))}
+        assert notebooks.keys() == NOTEBOOKS.keys() and len(named) > 20
+        assert all((tmp_path / whose / file).is_file() for file in named)
+
+
 def test_each_solution_for_lecturers_belongs_to_an_exercise_without_one():
     book = "\n".join(map(text_of, NOTEBOOKS.values()))
     for path in script["ONLY_FOR_LECTURERS"].glob("*"):

@@ -2,9 +2,11 @@
 
     python workflow/student.py FOLDER
 
-FOLDER/student    one notebook a chapter, for the students: no solutions, no outputs
+FOLDER/student    notebooks/, one notebook a chapter, for the students: no solutions, no outputs
 FOLDER/lecturer   notebooks/ with all solutions, also those in workflow/lecturer/ that the book does not have, and
                   source/ for nbgrader, which marks what the students hand in
+
+Both have the tables and the pictures that the notebooks name, in results/ and in book/figures/.
 
 In a chapter the solution of an exercise is a directive `{solution}`, or all that is between `{solution-start}` and
 `{solution-end}`. Two cells between these can have a tag:
@@ -18,6 +20,7 @@ The student edition has plain Markdown (workflow/plain.py), because its readers 
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -109,9 +112,15 @@ def write(nb: NotebookNode, path: Path) -> None:
 
 
 def main(folder: str) -> None:
+    root = Path(__file__).parents[1]
+    for path in [*root.glob("results/*.csv"), *root.glob("book/figures/*.png")]:
+        for whose in ("student", "lecturer"):
+            target = Path(folder, whose, path.relative_to(root))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
     for chapter, nb in BOOK.items():
         edition, name = student(chapter), f"{chapter}.ipynb"
-        write(edition, Path(folder, "student", name))
+        write(edition, Path(folder, "student", "notebooks", name))
         write(lecturer(nb), Path(folder, "lecturer", "notebooks", name))
         if any(tagged(cell, "check") for cell in nb.cells):
             write(edition, Path(folder, "lecturer", "source", chapter, name))

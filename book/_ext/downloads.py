@@ -1,8 +1,10 @@
 """Each page has the workshop kit to download, and each chapter its notebook, as zip files.
 
-A browser shows a bare notebook as text when the book is opened from a folder of files. It saves a zip.
+A browser shows a bare notebook as text when the book is opened from a folder of files. It saves a zip. The tables and
+pictures that a notebook names, such as ../results/faces.csv, are in its zip, in the places where it looks for them.
 """
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER, KIT = "_downloads", "dimlib-kit.zip"
+BESIDE = re.compile(r"\.\./(results/\w+\.csv|book/figures/[\w.-]+\.png)")
 
 
 def link(context, name, text, tooltip):
@@ -25,8 +28,15 @@ def change_buttons(app, pagename, templatename, context, doctree):
             ours = [link(context, KIT, "workshop kit", "Download all notebooks, and how to start")]
             if pagename.startswith("notebooks/"):
                 name = f"{Path(pagename).name}.zip"
-                ours.insert(0, link(context, name, "notebook", "Download the notebook of this chapter"))
+                ours.insert(0, link(context, name, "notebook", "Download the notebook of this chapter, and its tables"))
             group["buttons"] = ours + [b for b in group["buttons"] if b["label"] == "download-pdf-button"]
+
+
+def write_chapter(notebook, target):
+    """One notebook in a zip, with the files that it names."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in [f"notebooks/{notebook.name}", *sorted(set(BESIDE.findall(notebook.read_text())))]:
+            file.write(ROOT / path, path)
 
 
 def write_files(app, exception):
@@ -35,8 +45,7 @@ def write_files(app, exception):
     target = Path(app.outdir, FOLDER)
     target.mkdir(exist_ok=True)
     for path in ROOT.glob("notebooks/*.ipynb"):
-        with zipfile.ZipFile(target / f"{path.stem}.zip", "w", zipfile.ZIP_DEFLATED) as file:
-            file.write(path, path.name)
+        write_chapter(path, target / f"{path.stem}.zip")
     subprocess.run([sys.executable, ROOT / "workflow" / "kit.py", target / KIT], check=True)
 
 

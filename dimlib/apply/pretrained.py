@@ -20,7 +20,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from ..machine.checks import check_count, check_positive, check_values
+from ..machine.checks import as_numbers, check_count, check_positive, check_values
 from ..machine.compute import rows_per_batch
 
 __all__ = ["PretrainedDenoiser", "from_diffusers", "from_noise_prediction"]
@@ -92,7 +92,7 @@ class PretrainedDenoiser:
         return (skip * x + out * answer).to(x.dtype)
 
     def _levels(self, sigma, rows):
-        sigma = _numbers(sigma, "sigma")
+        sigma = as_numbers("sigma", sigma)
         if sigma.shape not in ((), (1,), (rows,)):
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}, and x has {rows} rows: give one number, or a "
                              f"tensor of shape ({rows},)")
@@ -215,7 +215,7 @@ def _schedule(scheduler) -> Schedule:
         check_count("num_train_timesteps", steps, least=2, advice=": give the scheduler of the training")
         return partial(_formula, "flow", steps), prediction, 1 / (steps - 1), steps - 1.0
     if hasattr(scheduler, "alphas_cumprod"):
-        share = _numbers(scheduler.alphas_cumprod, "alphas_cumprod")
+        share = as_numbers("alphas_cumprod", scheduler.alphas_cumprod)
         share = share[:-1] if config.get("rescale_betas_zero_snr") else share    # pure noise, of which some write 2⁻²⁴
         scaling, _, first, last = _discrete(share.sqrt(), (1 - share).sqrt(), prediction)
         if config.get("timestep_type") == "continuous" and kind == "v_prediction":   # only in Euler schedulers
@@ -241,7 +241,7 @@ def _kind(scheduler, default):
 
 def _discrete(alphas, betas, prediction) -> Schedule:
     """scaling, prediction, sigma_min and sigma_max for a model that was trained at T times."""
-    alphas, betas = _numbers(alphas, "alphas").detach(), _numbers(betas, "sigmas").detach()
+    alphas, betas = as_numbers("alphas", alphas).detach(), as_numbers("sigmas", betas).detach()
     if alphas.ndim != 1 or alphas.shape != betas.shape:
         raise ValueError("alphas and sigmas must be two rows of numbers, one of each for every time, got shapes "
                          f"{tuple(alphas.shape)} and {tuple(betas.shape)}")
@@ -263,14 +263,6 @@ def _interpolated(times, logs, norms, sigma):
     weight = ((sigma.log() - logs[lower]) / (logs[upper] - logs[lower])).clamp(0, 1)
     norm = torch.lerp(norms[lower], norms[upper], weight).exp()
     return norm * (1 + sigma**2) ** -0.5, torch.lerp(times[lower], times[upper], weight)
-
-
-def _numbers(value, name):
-    """The value as a tensor in float64 on the CPU."""
-    try:
-        return torch.as_tensor(value, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}={value!r:.80} does not hold numbers: give numbers, or a tensor of numbers") from None
 
 
 def _config(thing):

@@ -12,7 +12,15 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from ..machine.checks import check_count, check_positive, check_rows, check_sigma, check_values, check_weights
+from ..machine.checks import (
+    as_numbers,
+    check_count,
+    check_positive,
+    check_rows,
+    check_sigma,
+    check_values,
+    check_weights,
+)
 from ..machine.compute import beside
 from .manifolds import Plane, SpaghettiLine, Sphere, Union
 
@@ -128,8 +136,8 @@ class Mixture:
 
     def __init__(self, parts: Sequence, weights: Tensor):
         shares = check_weights(weights, len(parts))
-        self.parts, self.weights = tuple(parts), torch.as_tensor(weights)
-        if not torch.allclose(shares, self.weights.double(), rtol=1e-4):
+        self.parts, self.weights = tuple(parts), as_numbers("weights", weights)
+        if not torch.allclose(shares, self.weights, rtol=1e-4):
             raise ValueError(f"weights={weights!r:.80} must have the sum 1: divide them by their sum")
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 from torch.nn.functional import normalize
 
-from ..machine.checks import check_count, check_counts, check_level, check_positive, check_rows, check_weights
+from ..machine.checks import (
+    as_numbers,
+    check_count,
+    check_counts,
+    check_level,
+    check_positive,
+    check_rows,
+    check_weights,
+)
 from ..seeds import stream
 
 __all__ = ["Manifold", "Plane", "Cube", "Sphere", "NonUniformSphere", "SpaghettiLine", "Creature", "Union"]
@@ -135,7 +143,7 @@ class Plane(Manifold):
                  seed: int | None = 0, offset: float = 0.0):
         check_counts(dim=dim)
         check_positive(std=std)
-        self.std = torch.as_tensor(std, dtype=torch.float64)
+        self.std = as_numbers("std", std)
         if self.std.shape not in ((), (1,), (dim,)):
             raise ValueError(f"std has the shape {tuple(self.std.shape)}: give one number, or one for each of the "
                              f"{dim} directions of the plane")

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["check_count", "check_counts", "check_denoised", "check_level", "check_levels", "check_move", "check_points",
-           "check_positive", "check_rows", "check_sigma", "check_training", "check_values", "check_weights",
-           "default_scores", "on_singular_values"]
+__all__ = ["as_numbers", "check_count", "check_counts", "check_denoised", "check_level", "check_levels", "check_move",
+           "check_points", "check_positive", "check_rows", "check_sigma", "check_training", "check_values",
+           "check_weights", "default_scores", "on_singular_values"]
 
 LEAST_SCORES = 64  # in few dimensions 4 d scores are so few that chance decides
 ROUNDING = 0.1     # largest distance between neighbouring floating-point numbers near x, in units of sigma
@@ -37,7 +37,7 @@ def check_positive(**values: ArrayLike | Tensor) -> None:
     """``TypeError`` unless each value is a number, or several numbers; ``ValueError`` unless all are positive, and
     from 1e-30 to 1e30."""
     for name, value in values.items():
-        numbers = _numbers(name, value)
+        numbers = as_numbers(name, value)
         low, high = EXTREME
         if numbers.numel() == 0 or not ((low <= numbers) & (numbers <= high)).all():
             raise ValueError(f"{name}={value!r:.80} must be positive: give a number from {low:g} to {high:g}")
@@ -46,7 +46,7 @@ def check_positive(**values: ArrayLike | Tensor) -> None:
 def check_weights(weights: ArrayLike | Tensor, n: int) -> Tensor:
     """The weights of n parts, divided by their sum, in float64. ``TypeError`` unless they are numbers, ``ValueError``
     unless there is one for each part, positive and finite."""
-    numbers = _numbers("weights", weights)
+    numbers = as_numbers("weights", weights)
     total = numbers.sum()
     if not n or numbers.shape != (n,) or not (numbers > 0).all() or not total.isfinite():
         raise ValueError(f"weights={weights!r:.80}: give one positive number for each of the {n} parts, with a finite "
@@ -54,12 +54,12 @@ def check_weights(weights: ArrayLike | Tensor, n: int) -> Tensor:
     return numbers / total
 
 
-def _numbers(name, value) -> Tensor:
-    """The value as a tensor in float64."""
+def as_numbers(name: str, value: ArrayLike | Tensor) -> Tensor:
+    """The value as a tensor in float64 on the CPU; ``TypeError`` unless it holds numbers."""
     try:
-        return torch.as_tensor(value).double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name}={value!r:.80} does not hold numbers: give a number, or several") from error
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}={value!r:.80} does not hold numbers: give numbers, or a tensor of numbers") from None
 
 
 def check_sigma(sigma: float | Tensor) -> None:

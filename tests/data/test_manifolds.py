@@ -246,6 +246,10 @@ def test_a_union_refuses_weights_that_are_none(weights):
         Union([Sphere(1, 5), Sphere(2, 5)], weights)
 
 
+def test_weights_of_a_union_keep_all_their_digits():
+    assert Union([Sphere(1, 5), Sphere(2, 5)], [0.1, 0.3]).weights.tolist() == [0.1 / (0.1 + 0.3), 0.3 / (0.1 + 0.3)]
+
+
 def test_at_the_centre_of_a_sphere_one_of_the_nearest_points_is_taken():
     small, large = (Sphere(2, 5, radius=radius, seed=1) for radius in (1.0, 2.0))
     centre = torch.zeros(1, 5)

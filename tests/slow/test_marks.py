@@ -29,7 +29,7 @@ def hand_in(course, who, nb):
 def test_solved_copies_get_full_marks_and_unsolved_ones_none(tmp_path):
     subprocess.run([sys.executable, ROOT / "workflow/student.py", tmp_path], check=True)
     course = tmp_path / "lecturer"
-    unsolved = nbformat.read(tmp_path / "student" / f"{CHAPTER}.ipynb", as_version=4)
+    unsolved = nbformat.read(tmp_path / "student" / "notebooks" / f"{CHAPTER}.ipynb", as_version=4)
     copies = {who: nbformat.from_dict(unsolved) for who in ("solved", "unsolved", "emptied")}
     answers = {cell.id: cell for cell in nbformat.read(course / "notebooks" / f"{CHAPTER}.ipynb", as_version=4).cells}
     for cell in copies["solved"].cells:
