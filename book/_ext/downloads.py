@@ -1,17 +1,19 @@
-"""Each page has the workshop kit to download, and each chapter its notebook, as zip files.
+"""Each page has the workshop kit to download, each chapter its notebook, the page on teaching the slides: zip files.
 
 A browser shows a bare notebook as text when the book is opened from a folder of files. It saves a zip. The tables and
 pictures that a notebook names, such as ../results/faces.csv, are in its zip, in the places where it looks for them.
 """
 
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDER, KIT = "_downloads", "dimlib-kit.zip"
+FOLDER, KIT, SLIDES = "_downloads", "dimlib-kit.zip", "slides.zip"
 BESIDE = re.compile(r"\.\./(results/\w+\.csv|book/figures/[\w.-]+\.png)")
 
 
@@ -29,6 +31,8 @@ def change_buttons(app, pagename, templatename, context, doctree):
             if pagename.startswith("notebooks/"):
                 name = f"{Path(pagename).name}.zip"
                 ours.insert(0, link(context, name, "notebook", "Download the notebook of this chapter, and its tables"))
+            if pagename == "book/teaching":
+                ours.append(link(context, SLIDES, "slides", "Download the slides of the lecture; open index.html"))
             group["buttons"] = ours + [b for b in group["buttons"] if b["label"] == "download-pdf-button"]
 
 
@@ -47,6 +51,10 @@ def write_files(app, exception):
     for path in ROOT.glob("notebooks/*.ipynb"):
         write_chapter(path, target / f"{path.stem}.zip")
     subprocess.run([sys.executable, ROOT / "workflow" / "kit.py", target / KIT], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        build = [sys.executable, "-m", "sphinx", "-b", "revealjs", "-n", "-W", "-q"]
+        subprocess.run([*build, ROOT / "book" / "slides", Path(folder, "slides")], check=True)
+        shutil.make_archive(str(target / Path(SLIDES).stem), "zip", folder, "slides")
 
 
 def setup(app):

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import zipfile
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -95,6 +96,13 @@ def test_each_page_has_the_kit_and_each_chapter_its_notebook_to_download(page):
     kits = {"../_downloads/dimlib-kit.zip"} | ({f"../_downloads/{page.stem}.zip"} & {
         f"../_downloads/{p.stem}.zip" for p in PAGES if p.parent.name == "notebooks"})
     assert kits <= set(read(page).links)
+
+
+def test_the_page_on_teaching_has_the_slides_to_download():
+    (page,) = [page for page in WRITTEN if page.stem == "teaching"]
+    assert "../_downloads/slides.zip" in read(page).links
+    with zipfile.ZipFile(page.parents[1] / "_downloads" / "slides.zip") as slides:
+        assert "slides/index.html" in slides.namelist()
 
 
 class Figures(HTMLParser):
