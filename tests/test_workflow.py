@@ -286,4 +286,4 @@ def test_other_counts_in_the_text():
     assert f"{words[len(POOL)]} small manifolds" in contributing
     slides = (ROOT / "book" / "slides" / "index.md").read_text()
     number = len(re.findall(r"^#{1,3} ", slides, re.MULTILINE))
-    assert f"builds {words[number]} slides" in (ROOT / "book" / "teaching.md").read_text()
+    assert f"There are {words[number]} slides" in (ROOT / "book" / "teaching.md").read_text()
