@@ -256,7 +256,10 @@ def test_the_counts_of_doubts_in_the_text_are_those_of_the_tables():
     assert f"{doubted_21} are right and {wrong_21} are wrong" in intro
     assert f"all {clean_21} answers without a doubt are right" in hard
     assert f"for {doubted_21} of the {clean_21 + doubted_21} right answers" in hard
+    assert f"So do {doubted_21} of the {clean_21 + doubted_21} right ones" in hard
     assert f"All {clean} answers without a doubt are right" in sure
+    both = doubted + doubted_21, clean + doubted + clean_21 + doubted_21
+    assert f"it is {both[0]} of {both[1]}, or {both[0] / both[1]:.0%}".replace("%", " %") in sure
     assert f"it is {clean_21} of {clean_21}, which makes {clean + clean_21} of {clean + clean_21} together" in sure
     share = doubted / (clean + doubted)
     assert f"{doubted} of the {clean + doubted} right answers have doubts, too: {share:.0%}".replace("%", " %") in sure
