@@ -113,7 +113,7 @@ class Spectrum:
 
     def draw_error(self, rule: str = "recommended") -> float:
         """Standard error of the mean dimension from the noise, which all points share: the jackknife over quarters of
-        the copies (Efron 1982). 0 where ``without`` was not computed, or K ≤ 4d/3."""
+        the copies (Efron 1982). 0 where ``without`` was not computed; it means nothing if K ≤ 4d/3."""
         fewer = [RULES[rule](values, 0.75 * self.n_scores).mean() for values in self.without]
         return float(np.std(fewer) * (len(fewer) - 1) ** 0.5) if fewer else 0.0
 

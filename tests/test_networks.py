@@ -258,7 +258,7 @@ def test_the_second_look_sees_grey_values_in_units_of_the_noise(monkeypatch):
 
 @pytest.mark.parametrize("unit", [0, -1.0, float("nan"), math.inf])
 def test_a_second_look_without_a_unit_is_refused(unit):
-    with pytest.raises(ValueError, match="must be positive: give data_std/sigma_max of the model"):
+    with pytest.raises(ValueError, match="must be positive and finite: give data_std/sigma_max of the model"):
         SecondLook([-1, 2], unit, **SMALL)
 
 

@@ -289,7 +289,7 @@ def test_a_network_with_the_config_of_another_is_not_saved(tmp_path, monkeypatch
     m = ScoreModel(make(), 1.0)
     networks.register(type(m.net))
     (tmp_path / "own").write_text("old")
-    with pytest.raises(ValueError, match=f"this (Fixed|Longer) could not be loaded: {reason}.*Give it .* config"):
+    with pytest.raises(ValueError, match=f"this (Fixed|Longer) could not be loaded: {reason}.*Its attribute config"):
         m.save(tmp_path / "own")
     assert (tmp_path / "own").read_text() == "old"
 

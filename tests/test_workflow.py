@@ -205,8 +205,7 @@ def test_two_runs_of_one_name_are_refused(tmp_path, grids):
 def test_a_grid_that_has_no_lists_is_refused(tmp_path, grid):
     """A text would be five runs, one for each letter."""
     done = planned(tmp_path, {"two_uses": [{"notebook": "28_two_uses", "grid": grid}]})
-    shown = grid if isinstance(grid, dict) else {}
-    assert done.returncode and f"two_uses: grid: {shown} must name lists of values" in done.stdout + done.stderr
+    assert done.returncode and f"two_uses: grid: {grid} must name lists of values" in done.stdout + done.stderr
 
 
 def test_the_name_of_an_experiment_may_hold_any_letter(tmp_path):

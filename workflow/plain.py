@@ -25,7 +25,8 @@ def macros() -> dict[str, str]:
     return {name: text for name, text in found.items() if isinstance(text, str)}
 
 
-MACRO = re.compile(rf"\\({'|'.join(macros())})(?![A-Za-z])")
+MACROS = macros()
+MACRO = re.compile(rf"\\({'|'.join(MACROS)})(?![A-Za-z])")
 
 
 def options(lines: list[str]) -> dict[str, str]:
@@ -90,6 +91,8 @@ def opening(kind: str, title: str, given: dict[str, str]) -> str:
     if kind.startswith("prf:"):
         name = kind.removeprefix("prf:").capitalize()
         return f"**{name}{f' ({title})' if title else ''}.**"
+    if not title and kind not in TITLED:
+        raise ValueError(f"the block {{{kind}}} has no plain Markdown: give it a title in TITLED, workflow/plain.py")
     return f"**{title or TITLED[kind]}**\n"
 
 
@@ -128,7 +131,7 @@ def plain(nb: NotebookNode, chapter: str) -> NotebookNode:
             text = blocks(text, chapter)
             text = ROLE.sub(lambda role: reference(role[1], role[2], chapter), text)
             text = re.sub(r"(?<!!)\[([^\]]*)\]\(\.\./book/[^)]*\)", r"\1", text)  # pages that only the book has
-            cell.source = MACRO.sub(lambda macro: macros()[macro[1]], text)
+            cell.source = MACRO.sub(lambda macro: MACROS[macro[1]], text)
             code = None
         cells.append(cell)
     return nbformat.from_dict({**nb, "cells": cells})

@@ -52,7 +52,7 @@ def write_files(app, exception):
         write_chapter(path, target / f"{path.stem}.zip")
     subprocess.run([sys.executable, ROOT / "workflow" / "kit.py", target / KIT], check=True)
     with tempfile.TemporaryDirectory() as folder:
-        build = [sys.executable, "-m", "sphinx", "-b", "revealjs", "-n", "-W", "-q"]
+        build = [sys.executable, "-m", "sphinx", "-b", "revealjs", "-n", "-W", "-q", "-d", Path(folder, "cache")]
         subprocess.run([*build, ROOT / "book" / "slides", Path(folder, "slides")], check=True)
         shutil.make_archive(str(target / Path(SLIDES).stem), "zip", folder, "slides")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .reading import FEW, VALUE, Refused, all_different, check_size, decoding, imported
+from .reading import COPIES, FEW, VALUE, Refused, all_different, check_size, decoding, imported
 from .tables import table
 
 __all__ = ["read"]
@@ -33,8 +33,9 @@ def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:
     count as a dimension. It is an error in a table; in an array it is kept, and the words say so.
 
     Raises:
-        ValueError: another kind of file, a damaged one, one whose fit needs more than 28 GB or half of the memory;
-            text, missing or infinite values, one column, numbers of rows, images of several sizes.
+        ValueError: another kind of file, a damaged one, one whose fit needs more than 28 GB, or more than four
+            fifths of the memory; text, missing or infinite values, one column, numbers of rows, images of
+            several sizes.
         OSError: what cannot be opened. ModuleNotFoundError: pandas, pyarrow or Pillow are missing.
     """
     path = Path(path)
@@ -98,7 +99,7 @@ def _array(path, key):
                 raise Refused(f"{path} has the arrays {', '.join(found.files) or '(none)'}"
                               + (": choose one by its key" if key is None else f", and no {key!r}"))
             member = key if key in found.zip.namelist() else f"{key}.npy"
-            check_size(path, found.zip.getinfo(member).file_size)
+            check_size(path, COPIES * found.zip.getinfo(member).file_size)  # before it is decompressed
             with decoding(f"array {key!r} of {path}", "array of numbers"):
                 x = found[key]
     if not isinstance(x, np.ndarray):                                      # but the bytes of a file of another kind

@@ -8,11 +8,11 @@ import torch
 
 from ..machine.compute import memory
 
-__all__ = ["VALUE", "Refused", "all_different", "check_size", "decoding", "imported"]
+__all__ = ["COPIES", "VALUE", "Refused", "all_different", "check_size", "decoding", "imported"]
 
 COPIES = 7               # of the data, in float64, that a fit has at most: measured
 VALUE = 8 * COPIES       # bytes of memory that a fit needs for one value
-MOST_BYTES = COPIES * 4e9  # of memory for a fit; and never more than half of what the machine has
+MOST_BYTES = COPIES * 4e9  # of memory for a fit; and never more than four fifths of what the machine has
 FEW = 10                 # rows, too few to compare columns or a first line with
 
 
@@ -32,9 +32,9 @@ def decoding(path, what):
 
 
 def check_size(path, needed):
-    most = min(MOST_BYTES, memory(torch.device("cpu")) / 2)
+    most = min(MOST_BYTES, 0.8 * memory(torch.device("cpu")))
     if needed > most:
-        raise Refused(f"{path} needs at least {needed / 1e9:.3g} GB of memory, and {most / 1e9:.3g} GB are the most "
+        raise Refused(f"a fit of {path} may need {needed / 1e9:.3g} GB of memory, and {most / 1e9:.3g} GB are the most "
                       "that is used: keep a part of the rows, chosen at random")
 
 

@@ -125,7 +125,7 @@ def _look_through(path, file):
     lines: list[str] = []
     first, comments, before, needed = None, [], 0, 0
     for part in iter(lambda: file.read(LONGEST_LINE) + file.readline(LONGEST_LINE), ""):
-        needed += len(part) + VALUE * (part.count("\n") + max(map(part.count, ",;\t ")))
+        needed += len(part) + VALUE * (part.count("\n") + max(*map(part.count, ",;\t"), len(part.split())))
         check_size(path, needed)
         if len(part) == 2 * LONGEST_LINE:
             raise Refused(f"{path} has a line of more than {LONGEST_LINE} characters: put each row on a line")
@@ -178,10 +178,10 @@ def _has_names(head, body, pd):
 def _are_names(first, rows, beside_text):
     """Whether a line of numbers is names of columns, other than the rows below it; None if that is not clear.
 
-    Numbers in a few columns may look like names by chance. They are names if they are beside text, or far from the
-    rows in most of the columns."""
+    Numbers in a few columns may look like names by chance. They are names if they are beside text, far from the rows
+    in most of the columns, or more than five; or if they count from 0 and the rows are not whole numbers."""
     counts = _counts(first)
-    if counts and _looks(rows)[0].sum() <= 0.01 * len(rows):               # the rows below are no whole numbers
+    if counts and (beside_text or _looks(rows)[0].sum() <= 0.01 * len(rows)):  # or the rows are no whole numbers
         return True
     if len(rows) < FEW - 1:
         return None if counts else False

@@ -88,7 +88,7 @@ class Manifold(ABC):
         return self._place(self._embed(self._draw(n, generator))).float()
 
     def project(self, x: Tensor) -> Tensor:
-        """The nearest point π(x) of M for each row of x (n, d), near M; shaped and placed as x."""
+        """The nearest point π(x) of M for each row of x (n, d), which must be near M: shape, dtype and device of x."""
         return self._place(self._embed(self._coordinates(self._flatten(x)))).to(x)
 
     def distance(self, x: Tensor) -> Tensor:
@@ -360,6 +360,5 @@ class Union:
         return self._from_nearest(x, lambda part, rows: part.visible_dimension(rows, sigma))
 
     def _from_nearest(self, x, read):
-        component = self.component(x)
         answers = torch.stack([read(part, x) for part in self.parts])      # (parts, n, …)
-        return answers[component, torch.arange(len(x))]
+        return answers[self.component(x).to(answers.device), torch.arange(len(x))]

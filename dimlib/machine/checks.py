@@ -81,11 +81,12 @@ def check_level(sigma: float | Tensor) -> None:
         raise ValueError(f"sigma={sigma}: give one noise level, for all points")
 
 
-def check_levels(sigmas: ArrayLike) -> list[float]:
+def check_levels(sigmas: ArrayLike | Tensor) -> list[float]:
     """The different noise levels, ascending; ``TypeError`` unless they are numbers, ``ValueError`` unless there are two
     or more, all positive and finite."""
+    given = sigmas.detach().cpu() if isinstance(sigmas, Tensor) else sigmas
     try:
-        levels = np.unique(np.asarray(sigmas, dtype=float))                # flat, ascending, NaN at the end
+        levels = np.unique(np.asarray(given, dtype=float))                 # flat, ascending, NaN at the end
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas={sigmas!r} must be numbers") from error
     if len(levels) < 2 or not 0 < levels[0] < levels[-1] < np.inf:

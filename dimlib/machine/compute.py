@@ -103,7 +103,7 @@ def check_matrices(d: int, device: torch.device) -> None:
     if matrix_bytes(d) > memory(device):
         raise MemoryError(f"the spectrum of a point with d={d} entries needs {matrix_bytes(d) / 1e9:.3g} GB, and "
                           f"{memory(device) / 1e9:.3g} GB is what there is: use tangent_sketch, which never makes a "
-                          "d × d matrix, or smaller images")
+                          "d × d matrix, fewer columns (the first principal components), or smaller images")
 
 
 def in_float64(x: Tensor) -> Tensor:

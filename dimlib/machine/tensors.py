@@ -208,8 +208,9 @@ class Saved(nn.Module):
         try:
             _check_network(ours, header["network_config"], self.state_dict())
         except ValueError as error:
-            raise ValueError(f"this {name} could not be loaded: {error}. Give it an attribute config, a dict of the "
-                             "arguments of its __init__") from error
+            raise ValueError(f"this {name} could not be loaded: {error}. Its attribute config must hold the arguments "
+                             "of its __init__, with no whole number above the number of its weights, and build a "
+                             "network like this one") from error
         write_tensors(self.state_dict(), path, "score_model", header)
 
     @classmethod
@@ -262,7 +263,7 @@ def _trial(network, arguments, layers):
     try:
         with torch.device("meta"), _Limit(layers):
             return network(**arguments)
-    except (RuntimeError, ValueError) as error:                            # NotImplementedError is a RuntimeError
+    except (RuntimeError, TypeError, ValueError) as error:                 # NotImplementedError is a RuntimeError
         if "meta" not in str(error):                                       # PyTorch's error names the device
             raise
     with torch.random.fork_rng(devices=[]), _Limit(layers):

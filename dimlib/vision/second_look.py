@@ -50,7 +50,7 @@ class SecondLook(UNet):
     def __init__(self, ends: Sequence[float], unit: float, **unet):
         super().__init__(**unet)
         if not 0 < unit < math.inf:
-            raise ValueError(f"unit={unit} must be positive: give data_std/sigma_max of the model")
+            raise ValueError(f"unit={unit} must be positive and finite: give data_std/sigma_max of the model")
         if not all(map(math.isfinite, ends)):
             raise ValueError(f"ends={ends} must be finite: give black and white, in units of x")
         self.config |= {"ends": list(ends), "unit": unit}

@@ -103,6 +103,7 @@ def test_the_page_on_teaching_has_the_slides_to_download():
     assert "../_downloads/slides.zip" in read(page).links
     with zipfile.ZipFile(page.parents[1] / "_downloads" / "slides.zip") as slides:
         assert "slides/index.html" in slides.namelist()
+        assert not any("doctree" in name for name in slides.namelist()), "they hold paths of this machine"
 
 
 class Figures(HTMLParser):
