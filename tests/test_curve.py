@@ -330,6 +330,12 @@ def test_a_curve_of_one_level_is_refused(sigmas):
         dimension_curve(denoiser(Plane(1, 5)), torch.zeros(3, 5), sigmas)
 
 
+def test_noise_levels_may_be_a_tensor():
+    levels = torch.tensor([0.2, 0.1], requires_grad=True)
+    found = dimension_curve(lambda x, sigma: 0.5 * x, torch.randn(2, 3), levels)
+    np.testing.assert_allclose(found.sigmas, [0.1, 0.2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("neighbours, k", [(math.nan, 1), (6.8, 7)])
 def test_a_printed_curve_shows_the_answer_that_its_neighbours_allow(neighbours, k):
     """It is the answer of the estimate, also at some of the points."""

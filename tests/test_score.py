@@ -250,14 +250,15 @@ def test_another_network_of_a_registered_name_is_not_saved(tmp_path):
     assert tensors.known("MLP") is MLP and not (tmp_path / "own").exists()
 
 
-def test_a_network_that_needs_numbers_to_be_built_comes_back(tmp_path, monkeypatch):
+@pytest.mark.parametrize("largest", [lambda t: t.max().item(), lambda t: float(t.numpy().max())])
+def test_a_network_that_needs_numbers_to_be_built_comes_back(tmp_path, monkeypatch, largest):
     monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
 
     @networks.register
     class Scaled(MLP):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
-            self.scale = torch.linspace(1, 2, 3).max().item()
+            self.scale = largest(torch.linspace(1, 2, 3))
 
     m, x = ScoreModel(Scaled(6, width=8, blocks=1), 1.0), torch.randn(3, 6)
     before = torch.get_rng_state()

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,11 @@ def test_every_kind_of_file_is_read(name):
     make(name)
     x, found = files.read(name)
     assert found == words and x.shape == expected.shape and (x == expected).all()
+
+
+def test_numbers_beside_a_word_are_names_also_above_whole_numbers():
+    Path("a.csv").write_text("target,0,1\n" + "\n".join(f"{i % 3},{i * i % 11},{i * i % 7}" for i in range(40)))
+    assert files.read("a.csv")[0].shape == (40, 3)
 
 
 def test_an_array_of_an_npz_is_chosen_by_its_key():
