@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .machine.checks import check_count, check_counts
 from .machine.tensors import register
 
-__all__ = ["FourierFeatures", "MLP", "register", "start_at_zero", "touches_data"]
+__all__ = ["FourierFeatures", "MLP", "start_at_zero", "touches_data"]
 
 
 def touches_data(layer: nn.Module) -> nn.Module:
