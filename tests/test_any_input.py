@@ -318,7 +318,7 @@ EXCEPTIONS = {
     "Baseline", "Cost", "DimensionCurve", "Estimate", "PretrainedDenoiser", "Progress", "Readout", "Spectrum",
     "TangentSketch",                                                       # results, which the functions above return
     "FACES", "GALAXIES", "METHODS", "POOL", "Denoiser",                    # tables of names, and a type
-    "FourierFeatures", "register", "start_at_zero", "touches_data",        # parts of networks, for those who write one
+    "FourierFeatures", "start_at_zero", "touches_data",                    # parts of networks, for those who write one
     "stream",                                                              # takes any seed, and any name
     "train_steps",                                                         # train is its loop
     "digits", "fashion_mnist", "fetch", "mnist",                           # files and downloads: tests/data/
