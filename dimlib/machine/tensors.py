@@ -271,7 +271,7 @@ def _trial(network, arguments, layers):
 
 
 class _Limit(TorchFunctionMode):
-    """Inside this context PyTorch's layers make so many weights, and for more there is a ``RuntimeError``."""
+    """In this context PyTorch's layers can make this number of weights. One more is a ``RuntimeError``."""
 
     def __init__(self, number):
         super().__init__()
