@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .machine.checks import check_count, check_counts
-from .machine.tensors import register
+from .machine.saved import register
 
 __all__ = ["FourierFeatures", "MLP", "start_at_zero", "touches_data"]
 

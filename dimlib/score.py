@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .machine.checks import check_sigma, check_values
 from .machine.compute import beside, in_float64
-from .machine.tensors import Saved
+from .machine.saved import Saved
 
 __all__ = ["Denoiser", "ScoreModel", "noise_prediction", "score_at"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .machine.checks import on_singular_values
-from .machine.compute import guarded, in_float64, points_together, rows_per_batch, scores_number
+from .machine.compute import add_products, guarded, in_float64, points_together, rows_per_batch, scores_number
 from .sampler import BLOCK, copies_in_blocks
 from .score import Denoiser, noise_prediction
 
@@ -177,7 +177,7 @@ def spectrum(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int | None =
 
 
 def moments(denoiser, copies, sigma, groups):
-    """Sums of r rᵀ, r = (ε̂, 1), over groups of copies, (groups, P, d + 1, d + 1), float64; denoising loss, (P,)."""
+    """Sums of r rᵀ, r = (ε̂, 1), over groups of copies, (groups, P, d + 1, d + 1), lower triangle; the loss, (P,)."""
     sums, losses = torch.empty(0), []
     for block, noise in copies:                                            # (P, n, *shape), (n, *shape)
         predicted = noise_prediction(denoiser, block.flatten(0, 1), sigma).view_as(block)
@@ -185,11 +185,11 @@ def moments(denoiser, copies, sigma, groups):
         rows = torch.nn.functional.pad(in_float64(predicted).flatten(2), (0, 1), value=1.0)    # (P, n, d + 1)
         sums = sums if len(sums) else rows.new_zeros(groups, len(rows), rows.shape[2], rows.shape[2])
         for g in range(groups):
-            sums[g].baddbmm_(rows[:, g::groups].mT, rows[:, g::groups])    # in place: matrices can be large
+            add_products(sums[g], rows[:, g::groups])                      # in place: matrices can be large
     return sums, sum(losses) / sums[:, 0, -1, -1].sum()                    # the number of copies: rows end with 1
 
 
 def covariance(sums, center):
-    """Covariance (…, d, d) of ε̂ from sums of r rᵀ, which hold the number and the mean, too."""
+    """Covariance (…, d, d) of ε̂ from sums of r rᵀ, which hold the number and the mean, too; its lower triangle."""
     mean = sums[..., -1:, :-1] / sums[..., -1:, -1:]                       # (…, 1, d)
     return sums[..., :-1, :-1] / sums[..., -1:, -1:] - (mean.mT @ mean if center else 0)

@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .machine.checkpoints import read_checkpoint, write_checkpoint
 from .machine.checks import check_training
 from .machine.compute import beside, choose_device, largest_std
 from .machine.descent import Descent
-from .machine.tensors import locked, read_checkpoint, write_checkpoint
+from .machine.tensors import locked
 from .score import Denoiser, ScoreModel
 from .seeds import stream
 
@@ -83,8 +84,7 @@ def train_steps(model: ScoreModel, x: Tensor, steps: int, batch_size: int = 500,
         FloatingPointError: a loss that is not finite.
     """
     check_training(x, model.sigma_min, steps, batch_size, lr, checkpoint_every)
-    place = choose_device(device)
-    model.to(place).eval()
+    model.to(place := choose_device(device)).eval()
     x = x.to(place, torch.promote_types(x.dtype, torch.float32) if place.type != "mps" else torch.float32)
     c = (TEMPERED_IMAGES if x.ndim == 4 else TEMPERED) * largest_std(x)
     descent = Descent(model, _losses, float(lr), cuda_graph)

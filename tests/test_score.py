@@ -11,7 +11,7 @@ import dimlib
 from dimlib import networks
 from dimlib.data.exact import denoiser
 from dimlib.data.manifolds import Sphere
-from dimlib.machine import tensors
+from dimlib.machine import saved
 from dimlib.machine.tensors import write_tensors
 from dimlib.networks import MLP
 from dimlib.score import PARAMETRISATIONS, ScoreModel, noise_prediction, score_at
@@ -223,7 +223,7 @@ def test_a_network_that_could_not_be_loaded_is_not_saved(tmp_path):
 
 
 def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+    monkeypatch.setattr(saved, "_KNOWN", dict(saved._KNOWN))
     networks.register(Own)
     m, x = ScoreModel(Own(6, width=8, blocks=1), 1.0), torch.randn(3, 6)
     m.save(tmp_path / "own")
@@ -233,7 +233,7 @@ def test_a_registered_network_of_ones_own_comes_back(tmp_path, monkeypatch):
 
 def test_a_model_is_saved_after_its_class_was_registered_again(tmp_path, monkeypatch):
     """As when a cell of a notebook runs twice."""
-    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+    monkeypatch.setattr(saved, "_KNOWN", dict(saved._KNOWN))
     networks.register(Own)
     m = ScoreModel(Own(6, width=8, blocks=1), 1.0)
     networks.register(type("Own", (MLP,), {"__module__": Own.__module__}))
@@ -247,12 +247,12 @@ def test_another_network_of_a_registered_name_is_not_saved(tmp_path):
         ScoreModel(other(6, width=8, blocks=1), 1.0).save(tmp_path / "own")
     with pytest.raises(ValueError, match="a network 'MLP' of dimlib.networks is registered"):
         networks.register(other)
-    assert tensors.known("MLP") is MLP and not (tmp_path / "own").exists()
+    assert saved.known("MLP") is MLP and not (tmp_path / "own").exists()
 
 
 @pytest.mark.parametrize("largest", [lambda t: t.max().item(), lambda t: float(t.numpy().max())])
 def test_a_network_that_needs_numbers_to_be_built_comes_back(tmp_path, monkeypatch, largest):
-    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+    monkeypatch.setattr(saved, "_KNOWN", dict(saved._KNOWN))
 
     @networks.register
     class Scaled(MLP):
@@ -286,7 +286,7 @@ class Longer(MLP):
     (lambda: Fixed(8), "its config builds no network: TypeError.*unexpected keyword"),
     (lambda: Longer(6), "its config builds a network whose weights have other names or shapes")])
 def test_a_network_with_the_config_of_another_is_not_saved(tmp_path, monkeypatch, make, reason):
-    monkeypatch.setattr(tensors, "_KNOWN", dict(tensors._KNOWN))
+    monkeypatch.setattr(saved, "_KNOWN", dict(saved._KNOWN))
     m = ScoreModel(make(), 1.0)
     networks.register(type(m.net))
     (tmp_path / "own").write_text("old")
@@ -375,7 +375,7 @@ def test_junk_in_a_file_gives_no_leave_to_take_memory(tmp_path, junk, reason):
 
 
 def test_a_network_that_needs_much_more_memory_than_its_weights_is_neither_saved_nor_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "SPARE", 10_000)
+    monkeypatch.setattr(saved, "SPARE", 10_000)
     m, reason = of_pictures(64), "a network that needs much more memory than its weights"
     with pytest.raises(ValueError, match=f"this UNet could not be loaded: .*{reason}"):
         m.save(tmp_path / "large")

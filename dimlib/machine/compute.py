@@ -11,9 +11,11 @@ from torch import Tensor
 
 from .checks import check_count, check_denoised, check_points, default_scores
 
-__all__ = ["beside", "captured", "check_matrices", "choose_device", "full_precision", "guarded", "in_float64",
-           "largest_std", "matrix_bytes", "memory", "one_thread", "points_together", "rows_per_batch", "scores_number"]
+__all__ = ["add_products", "beside", "captured", "check_matrices", "choose_device", "full_precision", "guarded",
+           "in_float64", "largest_std", "matrix_bytes", "memory", "one_thread", "points_together",
+           "rows_per_batch", "scores_number"]
 
+STRIPE = 256                 # rows of a product that are computed together
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
 
@@ -109,6 +111,15 @@ def check_matrices(d: int, device: torch.device) -> None:
 def in_float64(x: Tensor) -> Tensor:
     """x in float64; on the CPU where the device has no float64 (Apple's GPU)."""
     return x.cpu().double() if x.device.type == "mps" else x.double()
+
+
+def add_products(total: Tensor, rows: Tensor) -> None:
+    """Add rowsᵀ rows to total, in place, where total is (P, m, m) and rows (P, n, m): its lower triangle only, which is
+    all that `torch.linalg.eigh` reads. Some entries above the diagonal are added, too; they have no meaning.
+    """
+    for start in range(0, rows.shape[2], STRIPE):
+        end = start + STRIPE
+        total[:, start:end, :end].baddbmm_(rows[..., start:end].mT, rows[..., :end])
 
 
 def captured(function: Callable) -> Callable:

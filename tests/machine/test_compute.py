@@ -79,3 +79,11 @@ def test_a_device_that_does_not_exist_is_refused():
 def test_infinitely_many_gaussian_scores_are_refused():
     with pytest.raises(TypeError, match="n_scores=inf must be a whole number"):
         compute.scores_number(torch.zeros(1, 3), 0.1, math.inf)
+
+
+@pytest.mark.parametrize("size", [3, compute.STRIPE, compute.STRIPE + 1, 2 * compute.STRIPE + 5])
+def test_products_are_right_up_to_the_diagonal_and_are_added(size):
+    rows = torch.randn(2, 7, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    total = torch.ones(2, size, size, dtype=torch.float64)
+    compute.add_products(total, rows)
+    assert torch.allclose(total.tril(), (1 + rows.mT @ rows).tril(), rtol=1e-12)
