@@ -220,7 +220,8 @@ FUNCTIONS = {
         "batch_size": mostly(st.integers(1, 9), count)}, lambda seconds: finite([seconds])),
     "DiffusionDimension": (lambda denoiser, X, **given: dimlib.DiffusionDimension(denoiser, **given).fit(X), {
         "denoiser": denoiser, "X": rows(), "sigmas": mostly(st.none(), sigmas), "n_points": count,
-        "random_state": mostly(seed, anything), "max_steps": mostly(st.just(3), anything)}, fitted),
+        "random_state": mostly(seed, anything), "max_steps": mostly(st.just(3), anything),
+        "min_steps": mostly(st.integers(0, 4), anything)}, fitted),
     "DiffusionDimension.predict": (lambda X: FITTED.predict(X), {"X": rows()}, finite),
     "from_noise_prediction": (lambda **given: noise_model(**given), {
         "alphas": mostly(st.just(torch.linspace(0.99, 0.1, 9)), sigmas), "sigmas": mostly(

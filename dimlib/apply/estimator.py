@@ -77,6 +77,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             levels are small for the thinnest direction.
         max_steps: budget of training steps of the network that is kept. The training ends earlier if the held-out loss
             has stopped falling. If two networks are tried, the other one is trained for at most 700 steps.
+        min_steps: the training does not end before this number of steps. A loss can stay the same for thousands of
+            steps and then fall: a large number, such as 25 000 with as large a budget, shows whether it does.
         n_networks: number of networks, which differ in their seeds. The denoiser is the mean of theirs, and the
             standard error contains how much their dimensions differ.
         width: width of the network for vectors.
@@ -105,11 +107,11 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
     """
 
     def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, max_steps: int = 3100,
-                 n_networks: int = 1, width: int = 192, batch_size: int | None = None, n_points: int | None = None,
-                 random_state=0, device: str = "auto", verbose: bool = False):
-        self.denoiser, self.sigmas, self.max_steps, self.n_networks = denoiser, sigmas, max_steps, n_networks
-        self.width, self.batch_size, self.n_points, self.random_state = width, batch_size, n_points, random_state
-        self.device, self.verbose = device, verbose
+                 min_steps: int = 1, n_networks: int = 1, width: int = 192, batch_size: int | None = None,
+                 n_points: int | None = None, random_state=0, device: str = "auto", verbose: bool = False):
+        self.denoiser, self.sigmas, self.max_steps, self.min_steps = denoiser, sigmas, max_steps, min_steps
+        self.n_networks, self.width, self.batch_size, self.n_points = n_networks, width, batch_size, n_points
+        self.random_state, self.device, self.verbose = random_state, device, verbose
 
     def fit(self, X: ArrayLike, y=None) -> "DiffusionDimension":
         """Train a denoiser, compute the dimension, and warn if there are reasons to doubt it. y is not used."""
@@ -201,7 +203,10 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _check_parameters(self, n_points) -> None:
         """Errors that would otherwise come after the training. ``n_points`` rows can be asked for."""
-        check_counts(max_steps=self.max_steps, n_networks=self.n_networks, width=self.width)
+        check_counts(max_steps=self.max_steps, min_steps=self.min_steps, n_networks=self.n_networks, width=self.width)
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps={self.min_steps} is more than the budget of {self.max_steps} steps: raise "
+                             "max_steps")
         given = {"batch_size": self.batch_size, "n_points": self.n_points}
         check_counts(**{name: value for name, value in given.items() if value is not None})
         if self.n_points is not None and self.n_points > n_points:
@@ -274,7 +279,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         bar = partial(show, notebook=True) if self.verbose else lambda run, steps: run
         with one_thread(kept.ndim != 4):
             return learn(self._networks(kept, levels, seed), kept, held, np.geomspace(levels[0], levels[-1], LEVELS),
-                         self.max_steps, self._rows_per_step(kept), seed=seed, device=self.device, bar=bar)
+                         self.max_steps, self.min_steps, self._rows_per_step(kept), seed, self.device, bar)
 
 
 def _warn_if_long(seconds, stacklevel=3):

@@ -92,26 +92,27 @@ def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float] | 
 
 
 def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tensor, sigmas: Sequence[float] | NDArray,
-          max_steps: int = 3100, batch_size: int = 500, seed: int = 0, device: str = "auto",
+          max_steps: int = 3100, min_steps: int = 1, batch_size: int = 500, seed: int = 0, device: str = "auto",
           bar: Callable = lambda run, steps: run) -> Learned:
     """Train until the held-out loss falls at no noise level any more, or rises, or max_steps are done.
 
-    At most 700 steps are done with each of the networks. The one with the smallest loss then goes on alone.
+    Before min_steps are done it goes on in any case, from the weights that are kept. At most 700 steps are done with
+    each of the networks. The one with the smallest loss then goes on alone.
 
     Args:
         networks: functions that make an untrained model each.
         kept, held: rows to train on, and rows to measure the loss at, which must be on the device.
         sigmas: noise levels at which the loss is measured.
-        max_steps: the budget of steps.
+        max_steps, min_steps: the budget of steps, and how many are done in any case.
         batch_size: rows for each step, at most all.
         seed: seed of batches and noise.
         device: "auto", or the name of a torch device.
         bar: a progress bar, called with the iterator of a round and its number of steps.
     """
     def train(found: Learned, rows: NDArray, until: int) -> tuple[Learned, NDArray]:
-        """More rounds, until the loss falls no more or ``until`` steps are done; ``rows`` are the held-out losses
-        (S, n) of the weights that are kept."""
-        while found.fall.any() and found.tried < until:
+        """More rounds, until the loss falls no more and min_steps are done, or ``until`` steps are done; ``rows`` are
+        the held-out losses (S, n) of the weights that are kept."""
+        while (found.fall.any() or found.tried < min_steps) and found.tried < until:
             model = copy.deepcopy(cast(ScoreModel, found.model))           # a `Mean` is made after the training
             steps = min(FIRST + found.tried, until - found.tried)
             run = train_steps(model, kept, steps, min(batch_size, len(kept)), seed=seed + found.tried, device=device)

@@ -394,7 +394,7 @@ def test_a_pickle_holds_no_rows_and_answers_the_same(quiet):
     ({"sigmas": [0.1, float("nan")]}, ValueError), ({"sigmas": "0.1"}, ValueError), ({"sigmas": ["a", "b"]}, TypeError),
     ({"n_points": 0}, ValueError), ({"n_points": -5}, ValueError), ({"n_points": 50}, ValueError),
     ({"width": 0}, ValueError), ({"n_networks": 0}, ValueError), ({"max_steps": 0}, ValueError),
-    ({"max_steps": 150.0}, TypeError),
+    ({"max_steps": 150.0}, TypeError), ({"min_steps": 0}, ValueError), ({"min_steps": 3101}, ValueError),
     ({"batch_size": 10.0}, TypeError), ({"batch_size": 0}, ValueError), ({"max_steps": True}, TypeError)])
 def test_bad_parameters_are_refused_before_the_training(bad, error, monkeypatch):
     monkeypatch.setattr(estimator, "learn", None)  # calling it would be another error

@@ -60,6 +60,18 @@ def test_a_fall_of_a_few_percent_is_rest(told):
     assert done == [100, 200] and found.steps == 300 and not found.fall.any()
 
 
+def test_a_loss_that_rests_and_then_falls_is_seen_with_min_steps(told):
+    done = told(same(9), same(9), same(9), same(5), same(5))
+    found = learn([make], X, X, SIGMAS, min_steps=1000)
+    assert done == [100, 200, 400, 800, 1600] and found.steps == 3100 and found.loss == pytest.approx(same(5).mean(1))
+
+
+def test_after_a_rise_min_steps_go_on(told):
+    done = told(same(9), same(7), same(8), same(6))
+    found = learn([make], X, X, SIGMAS, max_steps=1200, min_steps=1200)
+    assert done == [100, 200, 400, 500] and (found.steps, found.tried) == (1200, 1200)
+
+
 def test_one_level_that_falls_is_enough_to_go_on(told):
     done = told(same(9, 5), same(9, 4), same(9, 4))
     learn([make], X, X, SIGMAS)
