@@ -68,8 +68,8 @@ class Estimate:
 
 @dataclass(frozen=True, repr=False)
 class DimensionCurve:
-    """Dimension against noise level, k(σ): one `Spectrum` for each σ, ascending; and the dimension of the distances
-    between neighbouring points of the data, if it is known."""
+    """Dimension against noise level, k(σ): one `Spectrum` for each σ, ascending; and ``neighbours``, the dimension that
+    the distances between neighbouring points of the data give, if it is known."""
 
     spectra: tuple[Spectrum, ...]
     neighbours: float = np.nan
@@ -97,7 +97,7 @@ class DimensionCurve:
         A plateau is a run of at least two noise levels whose dimensions differ from each other by at most 0.4, on
         average over the points. Four kinds are set aside if there is another plateau: one at 0 (noise much larger than
         the data, or much smaller than their distances), one at d that is not longer in log σ (noise in the data fills
-        the space), one that contradicts ``neighbours``, the dimension of the distances between them, and one without
+        the space), one that contradicts ``neighbours``, and one without
         a clear level. A level is clear if its loss is near the dimension, and half of the points have two populations
         of singular values. If no plateau has one, those with a level of such a loss come first. The answer is at the
         clear level of largest median contrast (or one of such a loss, or any).

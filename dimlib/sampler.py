@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .machine.checks import check_count, check_level, check_move, check_values
-from .machine.compute import choose_device, guarded
+from .machine.compute import choose_device, guarded, in_float64
 from .score import Denoiser, noise_prediction
 from .seeds import stream
 
@@ -42,9 +42,8 @@ def copies_in_blocks(x0: Tensor, sigma: float, n: float, seed: int) -> Iterator[
             yield copies[:, : n - start], drawn[: n - start]
     else:
         d = x0[0].numel()
-        dtype = torch.promote_types(x0.dtype, torch.float32)               # no QR in half precision
-        square = torch.randn(d, d, generator=stream(seed, "frame", x0.device), device=x0.device, dtype=dtype)
-        for rows in (d**0.5 * torch.linalg.qr(square).Q).to(x0.dtype).split(BLOCK // 2):
+        square = torch.randn(d, d, generator=stream(seed, "frame", x0.device), device=x0.device, dtype=x0.dtype)
+        for rows in (d**0.5 * torch.linalg.qr(in_float64(square)).Q).to(x0).split(BLOCK // 2):
             drawn = torch.cat([rows, -rows]).view(-1, *x0.shape[1:])
             yield x0[:, None] + sigma * drawn, drawn
 
@@ -116,7 +115,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     generator = stream(seed, "reverse diffusion", device := choose_device(device))
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)
-    x = start + levels[0] * noise()
+    x = torch.as_tensor(start, device=device).expand(n, *shape) + levels[0] * noise()
     for high, low in pairwise(levels):
         x = METHODS[method](denoiser, x, high, low, noise)
     return denoiser(x, levels[-1]).float()

@@ -60,7 +60,7 @@ class ScoreModel(Saved):
         sigma_min, sigma_max: the range of noise levels, in data units. Training and calls stay in it.
 
     Raises:
-        ValueError: bad arguments; when called, points of another shape, or sigma out of range (but in training mode).
+        ValueError: bad arguments; when called, points of another shape, or, outside training mode, sigma out of range.
     """
 
     def __init__(self, net: nn.Module, data_std: float, data_mean: float | Tensor = 0.0,
@@ -75,6 +75,8 @@ class ScoreModel(Saved):
         self.net, self.parametrisation = net.float(), parametrisation
         self.data_std, self.sigma_min, self.sigma_max = float(data_std), float(sigma_min), float(sigma_max)
         mean = torch.as_tensor(data_mean).detach().cpu().double()
+        if not mean.float().isfinite().all():
+            raise ValueError(f"data_mean={data_mean} must be finite: remove NaN and infinite values from the data")
         self.data_mean: Tensor
         self.mean_rest: Tensor
         self.register_buffer("data_mean", mean.float())

@@ -124,7 +124,7 @@ class Spectrum:
 
     @property
     def disagreement(self) -> float:
-        """Share of points where cut, or gap (except at 0 and d), differs from the answer; above 20, by more than 1."""
+        """Share of points where cut or gap gives another k. At 0 and d gap is left out; above 20, k ± 1 is the same."""
         answer, by_gap, by_cut = (self.dimension(rule) for rule in ("recommended", "gap", "cut"))
         inside, most = (answer > 0) & (answer < self.values.shape[1]), np.where(answer > 20, 1, 0)
         return float(np.mean((abs(answer - by_cut) > most) | ((abs(answer - by_gap) > most) & inside)))

@@ -122,8 +122,7 @@ def _batch(model, x, batch_size, seed, step):
     u = torch.rand(pairs, dtype=x.dtype, **options)
     sigma = model.sigma_min * (model.sigma_max / model.sigma_min) ** u     # log-uniform
     noise = torch.randn((pairs, *x.shape[1:]), dtype=x.dtype, **options)
-    both = torch.cat([index, index])[:batch_size]
-    return x[both], sigma.repeat(2)[:batch_size], torch.cat([noise, -noise])[:batch_size]
+    return x[index.repeat(2)[:batch_size]], sigma.repeat(2)[:batch_size], torch.cat([noise, -noise])[:batch_size]
 
 
 def squared_errors(denoised: Tensor, target: Tensor, sigma: float | Tensor) -> Tensor:

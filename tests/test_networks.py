@@ -164,7 +164,7 @@ def test_sizes_that_cannot_be_halved_are_refused(size, levels, message):
 
 @pytest.mark.parametrize("bad", [{"blocks": 0}, {"multipliers": ()}])
 def test_empty_unets_are_refused(bad):
-    with pytest.raises(ValueError, match="need at least one block and one level"):
+    with pytest.raises(ValueError, match="need at least one level|blocks=0 must be at least 1"):
         UNet(**bad)
 
 

@@ -227,7 +227,7 @@ def test_a_walk_in_a_normal_direction_stays_where_it_is(steps):
     assert (path - x[0]).norm(dim=1).max() < 1e-3
 
 
-@pytest.mark.parametrize("direction", [torch.zeros(3), torch.ones(4)])
+@pytest.mark.parametrize("direction", [torch.zeros(3), torch.ones(4), torch.tensor([0, 1, 0])])
 def test_a_walk_needs_a_direction(direction):
     with pytest.raises(ValueError, match="direction must be a vector other than 0"):
         walk(lambda x, sigma: x, torch.ones(3), direction, 0.1, 0.1, 1)

@@ -186,6 +186,12 @@ def test_constant_data_are_refused(std):
         model(data_std=std)
 
 
+@pytest.mark.parametrize("mean", [float("nan"), torch.tensor([0.0, float("inf")]), 1e300])
+def test_a_mean_of_the_data_that_is_no_float32_number_is_refused(mean):
+    with pytest.raises(ValueError, match="data_mean=.* must be finite"):
+        ScoreModel(MLP(2), 1.0, mean)
+
+
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, float("inf"))])
 def test_an_empty_range_of_noise_levels_is_refused(low, high):
     with pytest.raises(ValueError, match=f"0 < sigma_min < sigma_max, both finite, got {low} and {high}"):

@@ -82,12 +82,9 @@ def _parser():
 
 def _check(options):
     """Errors that would otherwise come after minutes of training."""
-    sigmas = options.sigmas
-    if sigmas and (min(sigmas) <= 0 or len(set(sigmas)) < 2):
-        raise ValueError(f"--sigmas {' '.join(f'{s:g}' for s in sigmas)}: give at least two different ones above 0")
     try:
-        torch.zeros(1, device=choose_device(options.device)).item()        # which meta, without numbers, refuses
-    except (ValueError, RuntimeError, AssertionError) as error:
+        choose_device(options.device)
+    except ValueError as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from error
     if options.report:
         from ..book import plotting  # noqa: F401 (is it there?)

@@ -62,8 +62,8 @@ def expected_seconds(denoiser: Denoiser, x: Tensor, sigma: float, n_levels: int,
     """Seconds of a fit, at most: the training of such a network, and spectra at the points x at each noise level.
 
     A training step is taken to last three times as long as an evaluation of its rows. Each spectrum has its
-    eigenvalues and those without each quarter of the copies. Errors as for `expected_cost`, and for numbers that are
-    not whole, or less than 1 (steps: 0).
+    eigenvalues and those without each quarter of the copies. Errors as for `expected_cost`; ``TypeError`` for numbers
+    that are not whole, ``ValueError`` for n_levels or batch_size below 1, or steps below 0.
     """
     check_counts(n_levels=n_levels, batch_size=batch_size)
     check_count("steps", steps, least=0)
@@ -75,6 +75,12 @@ def expected_seconds(denoiser: Denoiser, x: Tensor, sigma: float, n_levels: int,
 
 def _timed(function):
     """What the function returns, and the seconds of its second call. The first one warms up."""
-    function()
+    def finished():
+        found = function()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()                                # a GPU goes on after the call
+        return found
+
+    finished()
     started = time.perf_counter()
-    return function(), time.perf_counter() - started
+    return finished(), time.perf_counter() - started

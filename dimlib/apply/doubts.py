@@ -40,12 +40,13 @@ def about_the_noise(means: NDArray, sigmas: NDArray, d: int, mean: float, platea
 
 
 def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plateau: tuple[float, float],
-                       d: int) -> list[str]:
+                       d: int, budget: int) -> list[str]:
     """Doubts because of how the training ended, for noise levels (S,), and a plateau and its dimension in R^d.
 
-    At some noise levels the loss may still fall when the training ends. If there is a level on the plateau where it no
-    longer falls and is near the dimension, only larger levels than the smallest such level matter. Smaller levels need
-    not be learned: the dimension there is that of the plateau. A dimension of 1 cannot become smaller.
+    At some noise levels the loss may still fall when the training ends, with the budget of steps. A level of the
+    plateau is *learned* if its loss no longer falls and is near the dimension. A loss that falls below the smallest
+    learned level is no doubt, since the dimension there is that of the plateau. Above it, or if no level is learned, it
+    is a doubt. At dimension 1 it is none: there is no smaller answer.
     """
     falls = (dimension > 1 + ALMOST) & (learned.fall > STILL * (1 + dimension / 10))
     done = ~falls & (learned.loss - dimension <= largest_excess(dimension, d))
@@ -53,7 +54,7 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     still = sigmas[falls & (sigmas > min(sigmas[inside & done], default=0))]
     if len(still):
         levels = "σ = " + ", ".join(f"{s:.3g}" for s in still) if len(still) < len(sigmas) else "every noise level"
-        return [f"still learning at {levels} when the budget of {learned.tried} steps ended: raise max_steps"]
+        return [f"still learning at {levels} when the budget of {budget} steps ended: raise max_steps"]
     if learned.steps <= FIRST and not learned.fall.any():
         return [f"too few rows: after step {learned.steps} the network memorised them. So its training ended there, "
                 "perhaps before it had learned how the data bend"]
@@ -61,7 +62,8 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
 
 
 def dimension_of_neighbours(x: NDArray) -> float:
-    """The dimension of the distances between points x, shape ``(N, *shape)``; nan for fewer than 500 points.
+    """The neighbours' dimension of points x, shape ``(N, *shape)``: from the ratios of the distances r_j to the ten
+    nearest neighbours of each point. It is nan for fewer than 500 points.
 
     It is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over the neighbours j = 1 to 9 (Levina &
     Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high dimensions.
@@ -77,7 +79,7 @@ def dimension_of_neighbours(x: NDArray) -> float:
 
 
 def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
-    """A doubt if the dimension of the distances between neighbours of n rows is much too small for the answer.
+    """A doubt if the neighbours' dimension of n rows is much too small for the answer.
 
     A network that has not learned a bent normal direction counts it as a tangent, and nothing in its spectra shows it.
     In high dimensions the distances give a dimension that is too small. So it is compared with the one that they give

@@ -4,8 +4,8 @@
 
 It trains a denoiser, computes spectra at several noise levels, and returns the dimension with its doubts: the reasons
 not to trust it. All data are treated in the same way. They are centred, and divided by the largest standard deviation
-that they have in any direction. So their origin and their units change nothing. The dimension of the distances between
-neighbours decides which networks are trained, and which plateaus are set aside.
+that they have in any direction. So their origin and their units change nothing. The neighbours' dimension, which the
+distances between neighbouring rows give, decides which networks are trained, and which plateaus are set aside.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..curve import DimensionCurve
 from ..machine.checks import check_counts, check_levels
-from ..machine.compute import check_matrices, choose_device, one_thread, scores_number
+from ..machine.compute import check_matrices, choose_device, one_thread
 from ..machine.progress import show
 from ..networks import MLP
 from ..score import Denoiser, ScoreModel
@@ -72,9 +72,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             trained then. If it has attributes ``sigma_min`` and ``sigma_max``, the noise levels stay between them.
         sigmas: noise levels, at least two, in the units of X. If not given, eight to thirteen are chosen. The largest
             is half of the largest standard deviation of X in any direction. The smallest is a quarter of the distance
-            between neighbours (but from 0.002 to 0.03 of the largest standard deviation) or, for vectors, a sixteenth
-            of the smallest standard deviation above a hundredth of the largest, if that is less. So at least three
-            levels are small for the thinnest direction.
+            between neighbours (at least 0.002 and at most 0.03 of the largest standard deviation). For vectors it is a
+            sixteenth of the smallest standard deviation above a hundredth of the largest, if that is less. So at least
+            three levels are small for the thinnest direction.
         max_steps: budget of training steps of the network that is kept. The training ends earlier if the held-out loss
             has stopped falling. If two networks are tried, the other one is trained for at most 700 steps.
         min_steps: the training does not end before this number of steps. A loss can stay the same for thousands of
@@ -84,8 +84,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         width: width of the network for vectors.
         batch_size: noisy rows per step, at most as many as there are rows; 500, or 32 images, if not given. They are
             made of half as many rows of X, each with some noise ε and with −ε.
-        n_points: number of rows at which the dimension is computed; 100 if not given, and at most the held-out rows, or
-            all rows if a denoiser is given.
+        n_points: number of rows at which the dimension is computed; 100, or all that there are, if not given. At most
+            the number of held-out rows; with a given denoiser, the number of rows of X.
         random_state: seed of everything random. It is a number by default, so that a fit can be repeated.
         device: "auto", or the name of a torch device, on which a given denoiser must be.
         verbose: show progress bars and the result.
@@ -149,7 +149,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
         means = self.curve_.dimension().mean(1)
         trained = [] if self.denoiser is not None else about_the_training(
-            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel())
+            self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel(),
+            self.max_steps)
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
                   *about_the_neighbours(self._neighbours, estimate.median, len(X)),
                   *about_the_noise(means, self.curve_.sigmas, x[0].numel(), estimate.mean, estimate.plateau))
@@ -252,7 +253,6 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _say_cost(self, x, kept, levels) -> None:
         """Warn before a long fit. The errors of a spectrum come here, too: before the training."""
-        scores_number(x, levels[0], None)
         networks = self._networks(kept, levels, seed=0)
         steps = self.max_steps + (len(networks) - 1) * min(COMPARED, self.max_steps)
         with one_thread(x.ndim != 4):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..machine.compute import guarded
+from ..machine.compute import guarded, in_float64
 from ..score import Denoiser, ScoreModel
 from ..seeds import stream
 from ..training import squared_errors, train_steps
@@ -56,7 +56,7 @@ class Learned:
 
     Attributes:
         model: the model, with the weights that are kept; or a `Mean` of several.
-        loss: their held-out loss at each noise level, shape (S,).
+        loss: the mean held-out loss of these weights at each noise level, in ε units, shape (S,).
         smallest: the smallest loss of all rounds, as a geometric mean over the noise levels.
         steps: the training steps of these weights.
         tried: all training steps of this network.
@@ -88,7 +88,7 @@ def held_out_losses(denoiser: Denoiser, held: Tensor, sigmas: Sequence[float] | 
         noise = torch.randn(held.shape, generator=generator, device=held.device, dtype=held.dtype)
         denoised = guarded(denoiser)(held + sigma * noise, float(sigma))
         losses.append(squared_errors(denoised, held, float(sigma)))
-    return torch.stack(losses).double().cpu().numpy()
+    return in_float64(torch.stack(losses)).cpu().numpy()
 
 
 def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tensor, sigmas: Sequence[float] | NDArray,
@@ -108,6 +108,8 @@ def learn(networks: Sequence[Callable[[], ScoreModel]], kept: Tensor, held: Tens
         seed: seed of batches and noise.
         device: "auto", or the name of a torch device.
         bar: a progress bar, called with the iterator of a round and its number of steps.
+
+    Errors as for `train_steps`.
     """
     def train(found: Learned, rows: NDArray, until: int) -> tuple[Learned, NDArray]:
         """More rounds, until the loss falls no more and min_steps are done, or ``until`` steps are done; ``rows`` are

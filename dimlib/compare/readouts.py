@@ -73,6 +73,7 @@ class TangentSketch(Readout):
     values: tuple[NDArray, ...]
 
 
+@torch.no_grad()
 def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = None, seed: int = 0,
           batch_size: int | None = None) -> Readout:
     """FLIPD (Kamkari et al., NeurIPS 2024): k̂ = d + σ² (tr ∇s + ‖s‖²) = tr J(x) + ‖D(x) − x‖²/σ², at the clean x.
@@ -95,13 +96,13 @@ def flipd(denoiser: Denoiser, x: Tensor, sigma: float, n_probes: int | None = No
         weight = 1 / n_probes
     answers = []
     for point in x:
-        with torch.no_grad():
-            off = guarded(denoiser)(point[None], sigma)[0] - point
+        off = guarded(denoiser)(point[None], sigma)[0] - point
         trace = sum((rows * v).sum() for v, rows in _jacobian_rows(denoiser, point, probes, sigma, batch_size))
         answers.append((weight * trace + (off / sigma).square().sum()).item())
     return Readout(np.array(answers), float(sigma), len(probes) + 1)
 
 
+@torch.no_grad()
 def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 8, seed: int = 0,
                    batch_size: int | None = None) -> Readout:
     """The denoising loss at each point, k̂ = E‖ε̂(x + σ ε, σ) − ε‖² over K = n_scores draws (Yeats et al. 2025).
@@ -113,12 +114,12 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: float, n_scores: int = 
     losses, together = [], max(1, rows_per_batch(None, x[0].numel(), x.device) // n_scores)
     for points in x.split(together):
         copies, _ = noisy_copies(points, sigma, n_scores, stream(seed, "denoising loss", x.device))
-        with torch.no_grad():
-            denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)
+        denoised = guarded(denoiser, batch_size)(copies.flatten(0, 1), sigma).view_as(copies)
         losses.append(((denoised - points[:, None]) / sigma).flatten(2).square().sum(2).mean(1))
     return Readout(in_float64(torch.cat(losses)).cpu().numpy(), float(sigma), n_scores)
 
 
+@torch.no_grad()
 def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float]) -> Readout:
     """LIDL (Tempczyk et al., ICML 2022): k̂ = d + slope of log p_σ(x) in log σ, by least squares over ``sigmas``.
 
@@ -132,8 +133,7 @@ def lidl(log_density: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequ
     """
     levels = check_levels(sigmas)
     check_points(x, levels[0])
-    with torch.no_grad():
-        logs = in_float64(torch.stack([log_density(x, sigma) for sigma in levels])).cpu().numpy()
+    logs = in_float64(torch.stack([log_density(x, sigma) for sigma in levels])).cpu().numpy()
     if logs.shape != (len(levels), len(x)) or not np.isfinite(logs).all():
         raise ValueError(f"log_density must return one finite number for each of {len(x)} points; it returned shape "
                          f"{logs.shape[1:]}, {np.isfinite(logs).mean():.0%} finite")
@@ -265,7 +265,7 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
             fresh = products(point, flat.expand(len(probes), d), probes)
             for _ in range(2):                                             # twice is enough (Kahan)
                 fresh = fresh - fresh @ basis.T @ basis
-            fresh = torch.linalg.qr(fresh.T).Q.T
+            fresh = torch.linalg.qr(in_float64(fresh).T).Q.T.to(fresh)
             basis = torch.cat([basis, fresh])
             image = torch.cat([image, products(point, flat + sigma * noise, fresh)])
             _, values, directions = torch.linalg.svd(in_float64(image).cpu(), full_matrices=False)
@@ -281,7 +281,7 @@ def tangent_sketch(denoiser: Denoiser, x: Tensor, sigma: float, seed: int = 0,
 def _jacobian_rows(denoiser, point, vectors, sigma, batch_size):
     """For batches of ``vectors`` v, shape (B, d): v and vᵀ J(point)."""
     for v in vectors.split(rows_per_batch(batch_size, point.numel(), point.device)):
-        with torch.inference_mode(False), torch.enable_grad(), full_precision():
+        with torch.inference_mode(False), torch.enable_grad(), full_precision(point.device):
             inputs = point.detach().clone().expand(len(v), *point.shape).clone().requires_grad_()
             denoised = check_denoised(denoiser(inputs.clone(), sigma), inputs, sigma)
             rows = None

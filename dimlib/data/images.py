@@ -105,7 +105,7 @@ class ImageFamily(ABC):
                 step[worse] /= 2
             step[worse] = 0
             v = v + step
-        return self.render(v)
+        return self._render(v)[:, None]
 
     def _jacobian(self, u: Tensor) -> Tensor:
         return vmap(jacfwd(lambda v: self._render(v[None]).flatten()), chunk_size=50)(u)  # (n, size², k)

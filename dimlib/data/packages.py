@@ -30,16 +30,16 @@ def fetch(name: str, version: str, sha256: str) -> Path:
     Raises:
         ConnectionError: pip could not download the wheel.
         ValueError: the wheel has another SHA-256.
-        ModuleNotFoundError: the package platformdirs, which names the user's cache, is not installed.
+        ModuleNotFoundError: the package pooch, which names the user's cache, is not installed.
     """
     wheel = _cache() / f"{name}-{version}.whl"
     if not wheel.exists():
         wheel.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
             found = _download(f"{name}=={version}", Path(folder), wheel)
-            _check(found, sha256)
+            _check(found, sha256, f"the download of {name}")
             found.replace(wheel)
-    _check(wheel, sha256)
+    _check(wheel, sha256, f"{wheel}, which you can delete to download it again,")
     return wheel
 
 
@@ -55,16 +55,15 @@ def _download(package: str, folder: Path, wheel: Path) -> Path:
     return found[0]
 
 
-def _check(wheel: Path, sha256: str) -> None:
+def _check(wheel: Path, sha256: str, name: str) -> None:
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != sha256:
-        raise ValueError(f"{wheel} has the SHA-256 {found} and not {sha256}: it is damaged, or not the published file. "
-                         "Delete it and try again")
+        raise ValueError(f"{name} has the SHA-256 {found} and not {sha256}: it is damaged, or not the published file")
 
 
 def _cache() -> Path:
     try:
-        from platformdirs import user_cache_path
+        import pooch
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("downloading needs platformdirs: pip install 'dimlib[images]'") from error
-    return user_cache_path("dimlib")
+        raise ModuleNotFoundError("downloading needs pooch: pip install 'dimlib[images]'") from error
+    return Path(pooch.os_cache("dimlib"))

@@ -113,8 +113,10 @@ def check_move(direction: Tensor, step: float, x: Tensor) -> None:
     is a positive number."""
     if not (isinstance(step, Real) and 0 < step < math.inf):
         raise ValueError(f"step={step!r} must be a positive number: to walk the other way, give -direction")
-    if not isinstance(direction, Tensor) or x.shape != direction.shape or not 0 < direction.norm() < math.inf:
-        raise ValueError(f"direction must be a vector other than 0, finite, of the shape of x, {tuple(x.shape)}, got "
+    if (not isinstance(direction, Tensor) or not direction.is_floating_point() or x.shape != direction.shape
+            or not 0 < direction.norm() < math.inf):
+        raise ValueError(f"direction must be a vector other than 0, finite, in floating point, of the shape of x, "
+                         f"{tuple(x.shape)}, got "
                          f"{tuple(direction.shape) if isinstance(direction, Tensor) else type(direction).__name__}")
 
 

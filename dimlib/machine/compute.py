@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ __all__ = ["add_products", "beside", "captured", "check_matrices", "choose_devic
            "in_float64", "largest_std", "matrix_bytes", "memory", "one_thread", "points_together",
            "rows_per_batch", "scores_number"]
 
+BACKENDS: Any = torch.backends  # PyTorch's types do not know all of its parts
+PRECISIONS = (BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn, BACKENDS.mkldnn.matmul,
+              BACKENDS.mkldnn.conv)
 STRIPE = 256                 # rows of a product that are computed together
 ACTIVATIONS_PER_ENTRY = 200  # a generous guess of a network's working memory per entry of its input
 
@@ -31,13 +35,16 @@ def beside(sigma: float | Tensor, x: Tensor) -> Tensor:
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; ``ValueError`` for no such name. "auto" is a CUDA GPU if there is one, else Apple's GPU
+    """The device of that name; ``ValueError`` if there is none. "auto" is a CUDA GPU if there is one, else Apple's GPU
     (mps), else the CPU."""
     if device != "auto":
         try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"device={device!r} is none of cuda, mps, cpu and auto: {error}") from error
+            found = torch.device(device)
+            torch.zeros(1, device=found).item()                            # which meta, without numbers, refuses
+            return found
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device={device!r} is none of cuda, mps, cpu and auto, or not in this machine: "
+                             f"{error}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -47,7 +54,8 @@ def memory(device: torch.device) -> float:
     """Bytes of memory: what is free on a GPU; elsewhere what the machine has, or less where the process has a limit (of
     a container, by control groups, or of the shell, RLIMIT_AS); infinity where it is unknown."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch keeps it
+        return torch.cuda.mem_get_info(device)[0] + unused
     return min(_physical(), _container(), _rlimit())
 
 
@@ -143,12 +151,16 @@ def captured(function: Callable) -> Callable:
             return results
         if calls == 4:
             places = [t.clone() for t in tensors]
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
                 results = function(*places)
         torch._foreach_copy_(places, list(tensors))
         graph.replay()
         return results
-    return call
+
+    def on_its_device(*tensors):
+        with torch.cuda.device(tensors[0].device):                         # streams belong to the current device
+            return call(*tensors)
+    return on_its_device
 
 
 def largest_std(x: Tensor, rows: int = 2000) -> float:
@@ -174,20 +186,21 @@ def one_thread(when: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
-    """Inside this context, float32 products are computed in float32 on a GPU.
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside this context, products of float32 numbers on the device are computed in float32, also under autocast.
 
-    PyTorch's default for convolutions there is TF32, which has three digits. The settings are those of the whole
+    PyTorch's default for convolutions on a GPU is TF32, which has three digits. The settings are those of the whole
     process, and are put back at the end.
     """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    before = [place.fp32_precision for place in PRECISIONS]
     try:
-        yield
+        for place in PRECISIONS:
+            place.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        for place, precision in zip(PRECISIONS, before, strict=True):
+            place.fp32_precision = precision
 
 
 def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = True) -> Callable:
@@ -200,7 +213,7 @@ def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = T
     """
     def call(x, sigma):
         rows = rows_per_batch(batch_size, x[0].numel(), x.device)
-        with full_precision() if precise else nullcontext():
+        with full_precision(x.device) if precise else nullcontext():
             return torch.cat([check_denoised(denoiser(part.clone(), sigma), part, sigma) for part in x.split(rows)])
     return call
 

@@ -17,22 +17,22 @@ RELIABLE = 8        # dimensions up to which the distances between neighbours te
 
 
 def largest_excess(k: NDArray | float, d: int) -> NDArray | float:
-    """The largest difference, loss − k, that causes no doubt: a missed normal direction costs about 1.
+    """The largest difference, loss − k, that causes no doubt: 1 + k/10 + d/100.
 
-    A tenth of k more, since the loss of a perfect denoiser is k for small σ only; a hundredth for each of the d
-    directions, since none is learned perfectly.
+    A missed normal direction costs about 1. The loss of a perfect denoiser is k for small σ only: so k/10. None of the
+    d directions is learned perfectly: so d/100.
     """
     return 1 + 0.1 * k + 0.01 * d
 
 
 def contradicts(runs: list[tuple[int, int]], means: NDArray, neighbours: float) -> dict[tuple[int, int], bool]:
-    """Which runs of noise levels contradict the dimension of the distances between neighbours.
+    """Which runs of noise levels contradict the neighbours' dimension, which the distances between neighbours give.
 
-    The mean dimensions are (S,), one for each level. A plateau agrees with the neighbours if its dimension is 0.7 to
-    1/0.7 times theirs. A larger dimension contradicts them if theirs is at most 8: in higher dimensions theirs is too
-    small. A smaller one contradicts them if a plateau at smaller noise levels agrees: then larger noise has hidden thin
-    directions. If no plateau there agrees, the dimension of the neighbours may be too large, because of noise in the
-    data, or because a manifold comes close to itself.
+    The mean dimensions are (S,), one for each level. A plateau agrees if its dimension is 0.7 to 1/0.7 times the
+    neighbours'. A larger one is a contradiction if the neighbours' is at most 8: above, the neighbours' is too small. A
+    smaller one is a contradiction if a plateau at smaller noise levels agrees: then larger noise has hidden thin
+    directions. If no plateau there agrees, the neighbours' dimension may be too large, because of noise in the data, or
+    because a manifold comes close to itself.
     """
     value = {(i, j): means[i:j + 1].mean() for i, j in runs}
     agree = {run: LESS * neighbours <= k <= neighbours / LESS for run, k in value.items()}

@@ -71,7 +71,7 @@ def locked(path: str | Path | None) -> Iterator[None]:
 
     The second file is beside the one that a symbolic link names, so that nobody gets in by another name.
     """
-    if path is None:
+    if not path:
         yield
         return
     path = Path(os.path.realpath(path))
@@ -136,7 +136,7 @@ def read_tensors(path: str | Path, entry: str) -> tuple[dict[str, Tensor], dict]
                          "its header says")
     try:
         content = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ValueError(f"{path} has an entry {entry!r} that is no JSON object: it is no such file")

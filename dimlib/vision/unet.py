@@ -118,8 +118,8 @@ class UNet(nn.Module):
     def __init__(self, size: int = 32, channels_in: int = 1, channels: int = 16,
                  multipliers: Sequence[int] = (1, 2, 4), blocks: int = 1, attention: bool = True):
         super().__init__()
-        if blocks < 1 or not multipliers:
-            raise ValueError(f"blocks={blocks}, multipliers={multipliers}: need at least one block and one level")
+        if not multipliers:
+            raise ValueError(f"multipliers={multipliers}: need at least one level")
         check_counts(blocks=blocks, channels_in=channels_in, channels=channels)
         for multiplier in multipliers:
             check_counts(multiplier=multiplier)

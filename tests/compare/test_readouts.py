@@ -1,5 +1,7 @@
 """The relatives of the SVD estimator, against formulas and exact denoisers."""
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -175,9 +177,10 @@ def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     seen, before = set(), torch.get_float32_matmul_precision()
 
     def settings():
-        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        return tuple(place.fp32_precision for place in compute.PRECISIONS)
 
     def denoiser(x, sigma):
+        assert not torch.is_autocast_enabled("cpu")
         seen.add(settings())
         y = 0.5 * x
         if y.requires_grad:
@@ -187,11 +190,30 @@ def test_a_dimension_is_read_in_full_precision(read, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     torch.set_float32_matmul_precision("high")
     try:
-        read(denoiser, torch.ones(1, 6), SIGMA)
-        assert settings() == (True, "high")
+        theirs = settings()
+        with torch.autocast("cpu", torch.bfloat16):
+            read(denoiser, torch.ones(1, 6), SIGMA)
+        assert settings() == theirs and torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert seen == {(False, "highest")}
+    assert len(theirs) == len(compute.PRECISIONS) and seen == {("ieee",) * len(theirs)} != {theirs}
+
+
+@pytest.mark.parametrize("read", [spectrum, flipd, lhsd, denoising_loss, jacobian_spectrum, tangent_sketch])
+def test_a_readout_of_points_with_gradients_has_none(read):
+    x = torch.ones(1, 6, requires_grad=True)
+    assert read(lambda y, sigma: 0.5 * y, x, SIGMA).dimension().shape == (1,)
+
+
+def test_a_precision_that_was_set_by_part_does_no_harm():
+    """PyTorch refuses to read the old settings afterwards; in a process of its own, since the old ones stay broken."""
+    code = """
+import torch, dimlib
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+print(dimlib.spectrum(lambda x, sigma: 0.5 * x, torch.ones(1, 6), 0.1).values.shape)
+print(torch.backends.cuda.matmul.fp32_precision)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["(1, 6)", "tf32"], done.stderr
 
 
 READOUTS = [flipd, lhsd, denoising_loss, jacobian_spectrum, tangent_sketch]

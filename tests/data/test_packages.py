@@ -43,7 +43,7 @@ def test_another_file_is_refused_and_not_kept(pip, tmp_path):
 
 def test_a_kept_wheel_is_checked_again(pip):
     packages.fetch("thing", "1.0", SHA256).write_bytes(b"altered")
-    with pytest.raises(ValueError, match="Delete it and try again"):
+    with pytest.raises(ValueError, match="which you can delete to download it again"):
         packages.fetch("thing", "1.0", SHA256)
 
 

@@ -76,6 +76,14 @@ def test_a_device_that_does_not_exist_is_refused():
         compute.choose_device("gpu")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_this_machine_does_not_have_is_refused():
+    """It was an AssertionError of PyTorch."""
+    for device in ("cuda", "cuda:1", "meta"):
+        with pytest.raises(ValueError, match=f"device='{device}' is none of .*, or not in this machine"):
+            compute.choose_device(device)
+
+
 def test_infinitely_many_gaussian_scores_are_refused():
     with pytest.raises(TypeError, match="n_scores=inf must be a whole number"):
         compute.scores_number(torch.zeros(1, 3), 0.1, math.inf)

@@ -92,7 +92,7 @@ def test_numbers_of_numpy_come_back_as_numbers(tmp_path):
     assert repr(read_tensors(tmp_path / "file", "thing")[1]) == repr({"n": 3, "rates": [0.5], "yes": True})
 
 
-@pytest.mark.parametrize("text", ["null", "[1]", "{", "1"])
+@pytest.mark.parametrize("text", ["null", "[1]", "{", "1", "[" * 100_000])
 def test_a_header_that_is_no_json_object(tmp_path, monkeypatch, text):
     with monkeypatch.context() as m:
         m.setattr("dimlib.machine.tensors.json.dumps", lambda *_, **__: text)
