@@ -344,3 +344,36 @@ def test_a_printed_curve_shows_the_answer_that_its_neighbours_allow(neighbours, 
     found = DimensionCurve(spectra, neighbours)
     assert found.estimate().median == found.at([0, 1]).estimate().median == k
     assert repr(found).startswith(f"dimension {k}.00")
+
+
+@pytest.mark.parametrize("below, neighbours, doubt", [
+    ((100, 100), math.nan, False), ((100, 100), 12.0, False), ((100, 90), math.nan, True), ((90,), math.nan, True),
+    ((100, 100), 30.0, True)])             # thin directions of the data
+def test_noise_that_fills_a_large_space_is_no_doubt_unless_the_neighbours_say_more(below, neighbours, doubt):
+    levels = tuple(level(2.0**i, [k]) for i, k in enumerate((*below, 10, 10, 10)))
+    assert warned(DimensionCurve(levels, neighbours).estimate(), "the dimension rises to") == doubt
+
+
+@pytest.mark.parametrize("means, doubt", [([2.0, 1.0, 1.0], True), ([1.58, 1.0, 1.0], True), ([1.3, 1.0, 1.0], False)])
+def test_noise_of_a_hypersurface_raises_the_dimension_by_one_only(means, doubt):
+    shares = [round(100 * (mean - 1)) for mean in means]
+    levels = [hand_made(np.array([[0.03, 0.01]] * n + [[1.0, 0.01]] * (100 - n)), 2.0**i, np.full(100, 1 + n / 100))
+              for i, n in enumerate(shares)]
+    assert warned(DimensionCurve(tuple(levels)).estimate(), "the dimension rises to") == doubt
+
+
+@pytest.mark.parametrize("below, doubt", [((0, 0), True), ((5, 6), True), ((), False)])
+def test_a_dimension_that_falls_below_the_plateau_is_doubted(below, doubt):
+    levels = tuple(level(2.0**i, [k]) for i, k in enumerate((*below, 10, 10, 10)))
+    assert warned(DimensionCurve(levels).estimate(), "the dimension falls to") == doubt
+
+
+@pytest.mark.parametrize("parts", [([2] * 90 + [9] * 10), ([20] * 50 + [22] * 50), ([30] * 51 + [33] * 49)])
+def test_a_mixture_is_doubted_although_most_points_are_near_the_median(parts):
+    estimate = DimensionCurve(tuple(level(2.0**i, parts) for i in range(3))).estimate()
+    assert warned(estimate, "the points have different dimensions")
+
+
+def test_levels_that_are_nearly_equal_are_no_plateau():
+    short, long = (DimensionCurve((level(1.0, [10]), level(top, [10]))).estimate() for top in (1.0001, 1.2))
+    assert warned(short, "too short to be one") and not warned(long, "too short to be one")

@@ -10,33 +10,23 @@ from ..machine.compute import one_thread
 from ..machine.doubts import LESS, RELIABLE, largest_excess
 from .learning import FIRST, Learned
 
-__all__ = ["about_the_data", "about_the_neighbours", "about_the_noise", "about_the_training",
-           "dimension_of_neighbours"]
+__all__ = ["about_the_data", "about_the_neighbours", "about_the_number_of_points", "about_the_order",
+           "about_the_training", "dimension_of_neighbours"]
 
 STILL = 0.5            # of a direction: if the last round lowered the loss by less, more steps hardly change the answer
 ALMOST = 0.05          # of a direction
-RISE = 0.5             # of the mean dimension below the plateau; noise in the data adds dimensions there
 DUPLICATES = 0.01      # share of the rows
 FAR = 20               # a row is an outlier if it is that many times as far from the median as half of the rows
 FAR_IN_COLUMN = 50     # ... or, in one column, that many times as far as half of the values
 FEW = 0.1              # share of the rows: if more are far, they are a part of the data
 REPEATED = 0.005, 10   # share of the rows, and ratio to the usual frequency of a value; above both, one is special
+MOST_SORTED = 5000     # rows whose values are sorted, column by column
 SCALES = 100           # ratio of the standard deviations of two columns
-NEIGHBOURS, LEAST_ROWS, MOST_DRAWN = 10, 500, 20_000
+NEIGHBOURS, LEAST_ROWS, MOST_DRAWN = 10, 100, 20_000
+TOGETHER = 10          # rows: a nearest neighbour within them follows in time, if that is so for more than half
+FEW_POINTS = 5
+BENT = 1.5             # dimensions of the neighbours: curves
 LESS_ABOVE = 0.85      # the same as LESS, above dimension 8; right answers without other doubts have 0.91 or more
-
-
-def about_the_noise(means: NDArray, sigmas: NDArray, d: int, mean: float, plateau: tuple[float, float]) -> list[str]:
-    """Doubts because of the mean dimensions (S,) at noise levels below the plateau, whose mean dimension is given.
-
-    Noise in the data fills the whole space. So where all of them are d, and that of the plateau is at most a third
-    of d, there is no doubt.
-    """
-    below = means[sigmas < 0.999 * plateau[0]]
-    if not len(below) or below.max() <= mean + RISE or (below.min() > d - 0.5 and 3 * mean <= d):
-        return []
-    return [f"below σ = {plateau[0]:.3g} the dimension rises to {below.max():.1f}: the data have noise of about that "
-            "size, or the network has not learned such detail"]
 
 
 def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plateau: tuple[float, float],
@@ -46,9 +36,10 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
     At some noise levels the loss may still fall when the training ends, with the budget of steps. A level of the
     plateau is *learned* if its loss no longer falls and is near the dimension. A loss that falls below the smallest
     learned level is no doubt, since the dimension there is that of the plateau. Above it, or if no level is learned, it
-    is a doubt. At dimension 1 it is none: there is no smaller answer.
+    is a doubt. At dimension 1 it is none if the plateau begins at the smallest level: there is no smaller answer.
     """
-    falls = (dimension > 1 + ALMOST) & (learned.fall > STILL * (1 + dimension / 10))
+    smaller = dimension > 1 + ALMOST or plateau[0] > 1.01 * sigmas[0]
+    falls = smaller & (learned.fall > STILL * (1 + dimension / 10))
     done = ~falls & (learned.loss - dimension <= largest_excess(dimension, d))
     inside = (sigmas > 0.99 * plateau[0]) & (sigmas < 1.01 * plateau[1])
     still = sigmas[falls & (sigmas > min(sigmas[inside & done], default=0))]
@@ -63,7 +54,7 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
 
 def dimension_of_neighbours(x: NDArray) -> float:
     """The neighbours' dimension of points x, shape ``(N, *shape)``: from the ratios of the distances r_j to the ten
-    nearest neighbours of each point. It is nan for fewer than 500 points.
+    nearest neighbours of each point. It is nan for fewer than 100 points, and if all distances are the same.
 
     It is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over the neighbours j = 1 to 9 (Levina &
     Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high dimensions.
@@ -75,7 +66,8 @@ def dimension_of_neighbours(x: NDArray) -> float:
     with one_thread():                                                     # threads would make a later fork hang
         distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(rows).kneighbors(some)[0][:, 1:]
     distances = distances[distances[:, 0] > 0]                             # without duplicates
-    return float(1 / np.log(distances[:, -1:] / distances[:, :-1]).mean()) if len(distances) else math.nan
+    mean = np.log(distances[:, -1:] / distances[:, :-1]).mean() if len(distances) else 0
+    return float(1 / mean) if mean > 0 else math.nan
 
 
 def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
@@ -98,6 +90,33 @@ def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
             "train longer"]
 
 
+def about_the_order(x: NDArray, neighbours: float) -> list[str]:
+    """A doubt if rows of x, shape ``(N, *shape)``, follow each other, as values in time do.
+
+    Then the nearest neighbour of a row is a row near it in the order. The distances between neighbours are those along
+    a path, and held-out rows lie between rows that the network has seen. Of a curve (neighbours' dimension at most
+    1.5) nothing else can be expected.
+    """
+    rows = x.reshape(len(x), -1)
+    if len(rows) < 500 or neighbours <= BENT:
+        return []
+    some = np.arange(0, len(rows), max(1, len(rows) // 1000))
+    with one_thread():
+        nearest = NearestNeighbors(n_neighbors=2).fit(rows).kneighbors(rows[some])[1]
+    apart = np.abs(np.where(nearest[:, 0] == some, nearest[:, 1], nearest[:, 0]) - some)
+    share = np.mean(apart <= TOGETHER)
+    if share <= 0.5:
+        return []
+    return [f"the rows follow each other, as in time: for {share:.0%} of them the nearest row is at most {TOGETHER} "
+            "rows away. So the distances between neighbours and the held-out rows tell little: keep rows that are far "
+            "apart in time"]
+
+
+def about_the_number_of_points(n: int) -> list[str]:
+    """A doubt if the dimension is computed at fewer than five points: nothing shows whether points agree."""
+    return [f"only {n} held-out rows: too few to see whether they agree; use more data"] if n < FEW_POINTS else []
+
+
 def about_the_data(x: NDArray, sigma: float) -> list[str]:
     """Doubts because of duplicates, outliers and columns of x, shape ``(N, *shape)``, for an answer at sigma."""
     rows, table = x.reshape(len(x), -1), x.ndim != 4                       # a table of numbers, or images
@@ -105,7 +124,8 @@ def about_the_data(x: NDArray, sigma: float) -> list[str]:
     constant = rows.max(0) == rows.min(0)
     free = rows[:, ~constant]
     outliers = _outliers(free) if table else 0
-    coarse = int((_steps(free) > sigma).sum()) if table else 0
+    coarse = int((_steps(free[:MOST_SORTED]) > sigma).sum())
+    even = int(_rises_evenly(free).sum()) if table else 0
     special = sum(map(_holds_one_value_often, free.T)) if table else 0
     spread = free.std(0)
     doubts = [
@@ -114,9 +134,12 @@ def about_the_data(x: NDArray, sigma: float) -> list[str]:
         (outliers,
          f"{outliers} of {len(rows)} rows are outliers, very far from the others: remove them or, if they hold a code "
          "for a missing value such as -9999, impute it"),
+        (even,
+         f"{even} of {rows.shape[1]} columns rise or fall by the same step from row to row, as numbers of rows or "
+         "times do, and count as a dimension: remove them if they are not data"),
         (coarse,
-         f"{coarse} of {rows.shape[1]} columns hold values on a grid, such as whole numbers, with steps larger than "
-         f"σ = {sigma:.3g}: below its steps a grid has dimension 0"),
+         f"{coarse} of {rows.shape[1]} {'columns' if table else 'pixels'} hold values on a grid, such as whole "
+         f"numbers, with steps larger than σ = {sigma:.3g}: below its steps a grid has dimension 0"),
         (special,
          f"{special} of {rows.shape[1]} columns hold one value in many rows, such as 0, the end of a scale, or a code "
          "for a missing value: these rows have fewer dimensions than the others, and lie on an edge, which is hard to "
@@ -143,7 +166,19 @@ def _holds_one_value_often(column: NDArray) -> bool:
     return bool(counts.max() > max(REPEATED[0] * len(column), REPEATED[1] * np.median(counts)))
 
 
+def _rises_evenly(rows: NDArray) -> NDArray:
+    steps = np.diff(rows, axis=0)
+    return ((steps != 0) & np.isclose(steps, steps[:1], rtol=1e-6, atol=0)).all(axis=0)
+
+
 def _steps(rows: NDArray) -> NDArray:
-    """The smallest distance between two different values of each column, shape (d,)."""
-    gaps = np.diff(np.sort(rows, axis=0), axis=0)
-    return np.where(gaps > 0, gaps, np.inf).min(axis=0)
+    """The median distance between neighbouring values of each column, shape (d,), or 0 where most values are there once
+    only. Values that differ by a billionth of the column's range are the same."""
+    return np.array([_step(column) for column in rows.T])
+
+
+def _step(column: NDArray) -> float:
+    size = np.ptp(column) or 1.0
+    values, counts = np.unique(np.round((column - column.min()) / size, 9), return_counts=True)
+    repeated = counts[counts > 1].sum() > len(column) / 2 and len(values) > 1
+    return float(np.median(np.diff(values)) * size) if repeated else 0.0

@@ -33,9 +33,11 @@ from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
 from .cost import expected_cost, expected_seconds
 from .doubts import (
+    BENT,
     about_the_data,
     about_the_neighbours,
-    about_the_noise,
+    about_the_number_of_points,
+    about_the_order,
     about_the_training,
     dimension_of_neighbours,
 )
@@ -48,11 +50,11 @@ RATIO = 1.8              # largest ratio of two neighbouring ones
 MOST_LEVELS = 13         # their number where the smallest one is a sixteenth of a hundredth
 SMALLEST = 0.002, 0.03   # bounds of a quarter of the spacing, in units of the largest standard deviation of the data
 THIN = 0.01              # directions with a smaller standard deviation, in these units, are not looked for
-BENT = 1.5               # dimensions of the neighbours: curves can bend much, and get Fourier features
 LARGEST_ASKED = 0.5      # more noise hides the shape of the data
 LARGEST_TRAINED = 3.0    # ... on vectors; on images twice the largest that is asked
 ROWS_PER_STEP, IMAGES_PER_STEP = 500, 32
 LEAST_ROWS = 10
+LEAST_NEIGHBOURS = 500   # rows from which the distances between neighbours choose networks and plateaus
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 MOST_POINTS = 100        # points of the curve where their number is not given
 MOST_ATTENDED = 32       # pixels a side: attention compares each pixel with each other one
@@ -125,7 +127,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._check_parameters(len(X) if self.denoiser is not None else n_held)
         frame = _frame(kept)
         levels = self._levels(frame.into(held), frame.into(kept), frame)
-        self._neighbours = dimension_of_neighbours(frame.into(X))
+        neighbours = dimension_of_neighbours(frame.into(X))
+        self._neighbours = neighbours if len(X) >= LEAST_NEIGHBOURS else math.nan
         if self.denoiser is None:
             self._frame = frame
             held_rows, kept_rows, inner_levels = self._tensor(held), self._tensor(kept), levels / frame.unit
@@ -147,13 +150,13 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             single = [self._spectrum(model, x, estimate.sigma).dimension().mean() for model in self._inner.models]
             spread = np.std(single, ddof=1) / len(single) ** 0.5
             estimate = replace(estimate, draw_error=float(np.hypot(estimate.draw_error, spread)))
-        means = self.curve_.dimension().mean(1)
         trained = [] if self.denoiser is not None else about_the_training(
             self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel(),
             self.max_steps)
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
-                  *about_the_neighbours(self._neighbours, estimate.median, len(X)),
-                  *about_the_noise(means, self.curve_.sigmas, x[0].numel(), estimate.mean, estimate.plateau))
+                  *about_the_order(frame.into(X), neighbours),
+                  *about_the_neighbours(neighbours, estimate.median, len(X)),
+                  *(about_the_number_of_points(len(x)) if self.n_points is None else []))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median
         if self.verbose:
@@ -191,6 +194,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
 
     def _checked(self, X, reset) -> NDArray:
         least = {"ensure_min_samples": LEAST_ROWS, "ensure_min_features": 2} if reset else {}
+        if np.ma.is_masked(X):
+            raise ValueError("X has masked values: remove or impute those rows first")
         X = validate_data(self, X, reset=reset, dtype=np.float64, allow_nd=True, **least)
         self._row_shape: tuple = X.shape[1:] if reset else self._row_shape
         if X.shape[1:] != self._row_shape:
@@ -227,7 +232,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         if kept.ndim != 4:
             smallest = min(smallest, frame.thinnest / 16)
         low, high = unit * smallest, unit * LARGEST_ASKED
-        least, most = getattr(self.denoiser, "sigma_min", 0.0), getattr(self.denoiser, "sigma_max", math.inf)
+        least = getattr(self.denoiser, "sigma_min", None) or 0.0
+        most = getattr(self.denoiser, "sigma_max", None) or math.inf
         low, high = max(low, least), min(high, most)
         if low >= high:
             raise ValueError(f"the denoiser is for noise levels from {least:.3g} to {most:.3g}, and data of "

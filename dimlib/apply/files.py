@@ -15,7 +15,7 @@ __all__ = ["read"]
 KINDS = ".npy", ".npz", ".csv", ".csv.gz", ".parquet"
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 COLOURS = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # Pillow's modes, and what is read
-NUMBER_OF_ROW = re.compile(r"(.*[_ .-])?(id|idx|index|no|nr|row)", re.IGNORECASE)  # names of such columns
+NUMBER_OF_ROW = re.compile(r"(?i:(.*[_ .-])?(id|idx|index|no|nr|row)|id[_ .-].*)|.*[a-z]I[dD]")  # names of such columns
 
 
 def read(path: str | Path, key: str | None = None) -> tuple[NDArray, str]:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 
 import numpy as np
 
@@ -92,10 +93,15 @@ def _parsed(path, pd):
         if len(lines) < 2:
             raise Refused(f"{path} has fewer than two lines: there are no data")
         cell, decimal = max(SEPARATORS, key=lambda pair: _share_of_numbers(lines[1:], *pair))
+        if decimal == "," and _may_be_thousands(lines[1:]):
+            raise Refused(f"the commas in {path} may be decimal commas or commas between thousands: write the numbers "
+                          "with decimal points, and nothing between thousands")
         how = {"header": None, "sep": cell, "decimal": decimal, "encoding": encoding, "skipinitialspace": True,
                "low_memory": False}
         try:
             head = list(pd.read_csv(io.StringIO(lines[0]), **how).iloc[0])
+            if any(isinstance(cell, str) for cell in head):                # then NA is a name, too
+                head = list(pd.read_csv(io.StringIO(lines[0]), **how, keep_default_na=False, na_values=[""]).iloc[0])
         except pd.errors.ParserError as error:
             raise Refused(f"the first line of {path} has a quotation mark without its partner: write the names of "
                           "columns without line breaks and quotation marks") from error
@@ -149,6 +155,12 @@ def _share_of_numbers(lines, cell, decimal):
         return 0
     cells = [text.strip() for row in rows for text in row]
     return sum(_is_number(text, decimal) for text in cells) / len(cells) if len(cells) > len(lines) else 0
+
+
+def _may_be_thousands(lines):
+    """Whether there are numbers with commas, and all are like 84,256, which is 84 256 or 84.256."""
+    cells = re.findall(r"-?\d*(?:,\d+)+", "\n".join(lines))
+    return bool(cells) and all(re.fullmatch(r"-?[1-9]\d{0,2}(,\d{3})+", cell) for cell in cells)
 
 
 def _is_number(text, decimal):

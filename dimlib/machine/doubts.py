@@ -9,8 +9,11 @@ DRIFT = 0.5, 0.025  # a larger change of the answer towards σ = 0, also in unit
 FLAT = 0.1, 0.01    # ... if the mean dimension changes by more than that
 NEAR = 4            # ratio of noise levels: levels within it show where the mean goes
 UNLIKE = 0.25, 0.1  # of the points: it is a doubt if more have another answer, or one that differs by two or more
+AWAY = 0.5, 0.025   # ... or if mean and median differ by more than that, also in units of the median
 EDGE = 0.15         # of the points: near an edge of the data so many may have another answer
 STAYS = 0.15, 0.015  # ... if more have, a mean that stays that far from the median towards σ = 0, also in units of it
+RISE = 0.5          # of the mean dimension below the plateau, or fall; noise in the data adds dimensions there
+SHORT = 1.1         # ratio of noise levels; a plateau must be longer
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
 RELIABLE = 8        # dimensions up to which the distances between neighbours tell the dimension
@@ -41,8 +44,8 @@ def contradicts(runs: list[tuple[int, int]], means: NDArray, neighbours: float) 
             for run, k in value.items()}
 
 
-def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[int, int]], first: int,
-                      last: int, best: int) -> list[str]:
+def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[int, int]], first: int, last: int,
+                      best: int, d: int, neighbours: float) -> list[str]:
     """Doubts about the plateau from level ``first`` to ``last``, whose level ``best`` gives the answer.
 
     Near an edge of the data the dimension is smaller, at a share of the points that is proportional to σ. So the mean
@@ -50,10 +53,15 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
     another dimension. So it is if more than 15 % of the points differ, and the line does not lead to the median: then
     they differ not only near an edge.
 
+    Noise in the data fills the whole space. So if the dimension is d at all levels below the plateau, and at most d/3
+    on it, there is no doubt, unless the neighbours' dimension is much larger than that of the plateau: then directions
+    are thin, and belong to the data.
+
     Args:
         answers: dimension at each noise level and point, shape (S, P).
         sigmas: noise levels, shape (S,).
         plateaus: first and last level of all plateaus.
+        d, neighbours: ambient dimension, and the neighbours' dimension, nan if it is not known.
     """
     means, found = answers.mean(1), []
     here = means[first:last + 1]
@@ -62,6 +70,17 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
         found.append("no plateau: the dimension changes with every noise level; read the curve, not one number"
                      if (others >= 0.5).any() or not len(others) else
                      f"only σ = {sigmas[first]:.3g} has a dimension, all other noise levels give 0: use levels near it")
+    elif sigmas[last] < SHORT * sigmas[first]:
+        found.append(f"the plateau, σ = {sigmas[first]:.4g} to {sigmas[last]:.4g}, is too short to be one: use noise "
+                     "levels farther apart")
+    below, mean = means[:first], means[best]
+    noise = len(below) and below.min() > d - 0.5 and 3 * mean <= d and not LESS * neighbours > mean
+    if len(below) and below.max() > mean + RISE and not noise:
+        found.append(f"below σ = {sigmas[first]:.3g} the dimension rises to {below.max():.1f}: the data have noise of "
+                     "about that size, or are thin there, or the network has not learned such detail")
+    if len(below) and below.min() < mean - RISE:
+        found.append(f"below σ = {sigmas[first]:.3g} the dimension falls to {below.min():.1f}: at that size the data are "
+                     "points or thinner pieces, or the denoiser has memorised them")
     near = np.arange(first, last + 1)[np.abs(np.log(sigmas[first:last + 1] / sigmas[best])) <= np.log(1.001 * NEAR)]
     a, b = near[0], near[-1]
     median, limit = np.median(answers[best]), np.polyfit(sigmas[near], means[near], min(1, b - a))[-1]
@@ -93,17 +112,17 @@ def about_the_answer(answer: NDArray, d: int, n_scores: float, loss: float, at_m
         disagreement, weak: shares of the points where the rules disagree, and where there is no clear gap.
     """
     excess = loss - answer.mean()
-    unlike, very = _unlike(answer)
+    (unlike, very), middle = _unlike(answer), np.quantile(answer, 0.5, method="lower")
     doubts = [
         (answer.mean() < 0.5, "dimension 0: σ is beyond the size of the data, or the data are memorised"),
         (n_scores < 2 * d, f"K = {n_scores} is below 2 d = {2 * d}: the rules need about 4 d"),
-        (unlike > UNLIKE[0] or very > UNLIKE[1],
+        (unlike > UNLIKE[0] or very > UNLIKE[1] or abs(answer.mean() - middle) > max(AWAY[0], AWAY[1] * middle),
          f"the points have different dimensions ({_shares(answer)} of them): do not report the mean alone"),
         (disagreement > UNSURE, f"gap, cut and recommended rule disagree at {disagreement:.0%} of the points"),
         (weak > UNSURE, f"no two populations of singular values at {weak:.0%} of the points"),
         (answer.mean() > at_most,
-         f"the denoising loss, {loss:.1f}, is smaller than the dimension: this happens only where σ is too large for "
-         "the size or the curvature of the data"),
+         f"the denoising loss, {loss:.1f}, is smaller than the dimension: σ is too large for the size or the curvature "
+         "of the data, or the denoiser was trained on these points"),
         (excess > largest_excess(answer.mean(), d),
          f"the denoising loss is {excess:.1f} above the dimension: the denoiser is not exact at this noise level "
          "(train longer, if it was trained), or σ is too large for the curvature of the data")]

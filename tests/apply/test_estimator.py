@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import dimlib
 from dimlib import DiffusionDimension, ScoreModel, networks
 from dimlib.apply import estimator
-from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_noise, dimension_of_neighbours
+from dimlib.apply.doubts import about_the_data, about_the_neighbours, about_the_order, dimension_of_neighbours
 from dimlib.apply.learning import Mean
 from dimlib.data import exact, manifolds
 from dimlib.machine import compute
@@ -313,7 +313,7 @@ def test_neighbours_contradict_matrices_of_full_rank():
 
 
 def test_neighbours_of_few_points_and_of_duplicates_tell_nothing():
-    assert math.isnan(dimension_of_neighbours(ring(499))) and math.isnan(dimension_of_neighbours(np.zeros((600, 3))))
+    assert math.isnan(dimension_of_neighbours(ring(99))) and math.isnan(dimension_of_neighbours(np.zeros((600, 3))))
     assert about_the_neighbours(math.nan, 5, 1000) == [] and about_the_neighbours(5.0, 0, 1000) == []
 
 
@@ -345,24 +345,77 @@ def test_a_constant_column_is_no_difference_of_scale():
     assert about_the_data(x, 0.02) == ["1 of 4 columns are constant"]
 
 
-@pytest.mark.parametrize("means, doubt", [([2.0, 1.0, 1.0], True), ([1.58, 1.0, 1.0], True), ([1.3, 1.0, 1.0], False)])
-def test_noise_of_a_hypersurface_raises_the_dimension_by_one_only(means, doubt):
-    found = about_the_noise(np.array(means), np.array([0.01, 0.1, 0.3]), 2, 1.0, (0.1, 0.3))
-    assert bool(found) == doubt
-
-
-@pytest.mark.parametrize("below, doubt", [((9.0, 9.0), False), ((9.0, 8.0), True), ((8.0, 8.0), True)])
-def test_noise_that_fills_a_large_space_is_no_doubt(below, doubt):
-    """Dimension d = 9 at all noise levels below a plateau of 3."""
-    means = np.array([*below, 3.0, 3.0])
-    assert bool(about_the_noise(means, np.array([0.01, 0.02, 0.1, 0.3]), 9, 3.0, (0.1, 0.3))) == doubt
-
-
 def test_noise_that_fills_the_plane_is_doubted(quiet):
     """A line of thickness 0.03 in R²: dimension 2 below it and 1 above, a rise of one only."""
     line = manifolds.Plane(2, 2, std=[1, 0.03], seed=0)
     fitted = DiffusionDimension(exact.denoiser(line), sigmas=np.geomspace(0.012, 0.3, 8)).fit(line.sample(400).numpy())
     assert fitted.dimension_ == 1 and any("rises to 2.0" in text for text in fitted.estimate_.warnings)
+
+
+@pytest.mark.parametrize("std", [[1, 0.1, 0.1], [1, 0.05, 0.05, 0.05]])
+def test_thin_directions_of_the_data_are_not_taken_for_noise(std, quiet):
+    """Independent columns of unequal scale, so k = d. The answer was 1, without a doubt."""
+    plane = manifolds.Plane(len(std), len(std), std=std, seed=0)
+    fitted = DiffusionDimension(exact.denoiser(plane)).fit(plane.sample(600).numpy())
+    assert fitted.dimension_ == len(std) or any("or are thin there" in text for text in fitted.estimate_.warnings)
+
+
+def test_a_column_that_numbers_the_rows_is_doubted():
+    """Times, evenly spaced, count as a dimension; in an array nothing else says so."""
+    t = np.random.default_rng(0).uniform(0, 6, 1000)
+    helix = np.c_[np.cos(t), np.sin(t), t]
+    assert about_the_data(helix, 0.001) == []
+    (doubt,) = about_the_data(np.c_[helix, np.linspace(-2, 2, 1000)], 0.001)
+    assert "1 of 4 columns rise or fall by the same step from row to row" in doubt
+
+
+def test_rows_in_the_order_of_time_are_doubted():
+    steps = np.random.default_rng(0).normal(size=(2500, 10))
+    walk = steps.copy()
+    for i in range(1, len(walk)):
+        walk[i] += 0.98 * walk[i - 1]
+    shuffled = walk[np.random.default_rng(1).permutation(len(walk))]
+    neighbours = dimension_of_neighbours(walk)
+    assert any("follow each other, as in time" in doubt for doubt in about_the_order(walk, neighbours))
+    assert about_the_order(shuffled, neighbours) == about_the_order(steps, 10.0) == []
+
+
+@pytest.mark.parametrize("table, coarse", [
+    (lambda h, rng: np.c_[np.sin(2 * np.pi * h / 24), np.cos(2 * np.pi * h / 24)], 2),                 # hours as angles
+    (lambda h, rng: np.where(rng.random((1000, 2)) < 0.02, 2.7, rng.integers(1, 6, (1000, 2))), 2),    # imputed answers
+    (lambda h, rng: np.c_[h, rng.normal(size=1000)], 1),
+    (lambda h, rng: rng.normal(size=(1000, 2)).round(2), 0)])                                          # steps of 0.01
+def test_a_grid_is_seen_through_rounding_and_imputed_values(table, coarse):
+    rng = np.random.default_rng(0)
+    found = about_the_data(table(rng.integers(0, 24, 1000), rng), 0.05)
+    assert [text for text in found if "on a grid" in text] == [
+        text for text in found if text.startswith(f"{coarse} of 2 columns hold values on a grid")]
+    assert any("on a grid" in text for text in found) == bool(coarse)
+
+
+def test_the_pixels_of_binary_images_are_a_grid():
+    images = np.random.default_rng(0).integers(0, 2, (200, 1, 6, 6)).astype(float)
+    assert any("36 of 36 pixels hold values on a grid" in text for text in about_the_data(images, 0.1))
+    assert about_the_data(np.round(np.random.default_rng(0).random((200, 1, 6, 6)) * 255) / 255, 0.01) == []
+
+
+def test_few_rows_are_compared_with_their_neighbours_too():
+    assert about_the_neighbours(dimension_of_neighbours(ring(200)), 2, 200)
+    assert not about_the_neighbours(dimension_of_neighbours(ring(200)), 1, 200)
+
+
+def test_points_that_are_all_equally_far_have_no_dimension_of_neighbours():
+    assert np.isnan(dimension_of_neighbours(np.eye(600)))
+
+
+def test_one_or_two_points_are_doubted(quiet):
+    found = DiffusionDimension(**BRIEF).fit(ring(15)).estimate_
+    assert any("only 1 held-out rows: too few" in text for text in found.warnings)
+
+
+def test_masked_values_are_refused():
+    with pytest.raises(ValueError, match="X has masked values: remove or impute those rows first"):
+        DiffusionDimension().fit(np.ma.masked_less(X, 0.0))
 
 
 # ---------------------------------------------------------------- state and parameters
