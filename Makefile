@@ -45,7 +45,7 @@ test: .venv/.installed
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m pytest tests --ignore=tests/site -rs -n $(JOBS) --dist worksteal
 	$(BIN)/python -c "import matplotlib.pyplot"  # builds the font cache, which would print into a notebook
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n $(JOBS) --dist loadfile notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 -rs -n $(JOBS) --dist loadfile --no-loadscope-reorder notebooks
 	$(MAKE) book
 	$(BIN)/python -m pytest tests/site -rs -n $(JOBS)
 

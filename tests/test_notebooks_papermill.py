@@ -51,8 +51,9 @@ OTHER = {
                             "n_neighbors=20", "seed=1"],
     "28_two_uses": ["n_data=300", "few=20", "steps=20", "n_images=10", "levels=0.05,0.1", "seed=1"],
 }
-LONG = {"04_dimension_has_a_scale", "17_digits", "22_your_own_data", "23_your_own_diffusion_model", "24_galaxies",
-        "25_faces"}  # about a minute each, also with few steps
+LONG = {"04_dimension_has_a_scale", "06_sampling", "08_union", "09_curvature", "11_a_curved_surface", "15_squares",
+        "17_digits", "22_your_own_data", "23_your_own_diffusion_model", "24_galaxies",
+        "25_faces"}  # from 20 seconds to a minute each, also with few steps
 DOWNLOADS = runpy.run_path(str(ROOT / "notebooks" / "conftest.py"))["DOWNLOADS"]  # one list of them
 
 
@@ -63,7 +64,7 @@ def test_every_notebook_is_run():
 @pytest.mark.parametrize("name", OTHER)
 def test_a_notebook_runs_with_other_parameters(name, tmp_path):
     if name in LONG and not os.environ.get("DIMLIB_LONG"):
-        pytest.skip("takes a minute: make test-slow runs it")
+        pytest.skip("takes long: make test-slow runs it")
     notebook = ROOT / "notebooks" / f"{name}.ipynb"
     if notebook.name in DOWNLOADS:
         try:

@@ -282,9 +282,9 @@ def test_the_numbers_of_runs_in_the_text_are_those_of_the_configuration():
 
 def test_other_counts_in_the_text():
     contributing = " ".join((ROOT / "book" / "contributing.md").read_text().split())
-    words = {6: "Six", 26: "twenty-six", 30: "thirty"}
+    words = {11: "Eleven", 26: "twenty-six", 30: "thirty"}
     papermill = runpy.run_path(str(ROOT / "tests" / "test_notebooks_papermill.py"))
-    assert f"{words[len(papermill['LONG'])]} notebooks need about a minute" in contributing
+    assert f"{words[len(papermill['LONG'])]} notebooks need long even then" in contributing
     assert f"{words[len(POOL)]} small manifolds" in contributing
     slides = (ROOT / "book" / "slides" / "index.md").read_text()
     number = len(re.findall(r"^#{1,3} ", slides, re.MULTILINE))

@@ -77,10 +77,10 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
     noise = len(below) and below.min() > d - 0.5 and 3 * mean <= d and not LESS * neighbours > mean
     if len(below) and below.max() > mean + RISE and not noise:
         found.append(f"below σ = {sigmas[first]:.3g} the dimension rises to {below.max():.1f}: the data have noise of "
-                     "about that size, or are thin there, or the network has not learned such detail")
+                     "about that size, or are as thin in some directions, or the network has not learned such detail")
     if len(below) and below.min() < mean - RISE:
-        found.append(f"below σ = {sigmas[first]:.3g} the dimension falls to {below.min():.1f}: at that size the data are "
-                     "points or thinner pieces, or the denoiser has memorised them")
+        found.append(f"below σ = {sigmas[first]:.3g} the dimension falls to {below.min():.1f}: at that size the data "
+                     "are points or thinner pieces, or the denoiser has memorised them")
     near = np.arange(first, last + 1)[np.abs(np.log(sigmas[first:last + 1] / sigmas[best])) <= np.log(1.001 * NEAR)]
     a, b = near[0], near[-1]
     median, limit = np.median(answers[best]), np.polyfit(sigmas[near], means[near], min(1, b - a))[-1]

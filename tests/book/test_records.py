@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,16 +101,15 @@ def test_the_commit_is_a_hash_or_unknown():
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path, monkeypatch):
     """A project with a copy of records.py in it, as in dimlib; and what ``commit`` returns there."""
     def git(*words):
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
     def ask(place="dimlib/book/records.py"):
-        code = (f"import sys, importlib.util as u; sys.path.insert(0, {str(ROOT)!r}); import dimlib.book.records as r; "
-                f"r.__file__ = {str(tmp_path / place)!r}; print(r.commit())")
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        monkeypatch.setattr(records, "__file__", str(tmp_path / place))
+        return commit()
 
     for name in ("dimlib/book/records.py", "notebooks/one.ipynb", "config/full.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
