@@ -122,7 +122,7 @@ class DimensionCurve:
         best = max(range(first, last + 1), key=lambda i: (clear[i], near[i], np.median(self.spectra[i].contrast)))
         at, loss = self.spectra[best], losses[best]
         at_most = loss + 2 * np.hypot(np.nan_to_num(_error_over_points(at.loss)), (2 * loss / at.n_scores) ** 0.5)  # χ²
-        doubts = (about_the_plateau(answers, sigmas, plateaus, first, last, best, d, self.neighbours)
+        doubts = (about_the_plateau(answers, sigmas, plateaus, first, last, best, d)
                   + about_the_answer(answers[best], d, at.n_scores, loss, at_most, at.disagreement, weak[best]))
         named = tuple((float(sigmas[i]), float(sigmas[j]), float(means[i:j + 1].mean())) for i, j in sorted(plateaus))
         return Estimate(answers[best], float(sigmas[best]), (float(sigmas[first]), float(sigmas[last])), tuple(doubts),

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from plain import BOOK, plain
+from plain import BOOK, ROOT, plain
 
 ONLY_FOR_LECTURERS = Path(__file__).parent / "lecturer"  # one solution a file, LABEL.md
 EXERCISE = re.compile(r"^(`{3,}|:{3,})\{exercise\}\n:label: (\S+)\n.*?^\1$", re.MULTILINE | re.DOTALL)
@@ -112,10 +112,9 @@ def write(nb: NotebookNode, path: Path) -> None:
 
 
 def main(folder: str) -> None:
-    root = Path(__file__).parents[1]
-    for path in [*root.glob("results/*.csv"), *root.glob("book/figures/*.png")]:
+    for path in [*ROOT.glob("results/*.csv"), *ROOT.glob("book/figures/*.png")]:
         for whose in ("student", "lecturer"):
-            target = Path(folder, whose, path.relative_to(root))
+            target = Path(folder, whose, path.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
     for chapter, nb in BOOK.items():

@@ -71,7 +71,9 @@ def dimension_of_neighbours(x: NDArray) -> float:
 
 
 def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
-    """A doubt if the neighbours' dimension of n rows is much too small for the answer.
+    """A doubt if the neighbours' dimension of n rows is much larger, or much smaller, than the answer.
+
+    It is larger if there are directions thinner than σ, or noise in the data. The limit is 1/0.7 times the answer.
 
     A network that has not learned a bent normal direction counts it as a tangent, and nothing in its spectra shows it.
     In high dimensions the distances give a dimension that is too small. So it is compared with the one that they give
@@ -81,6 +83,9 @@ def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
     """
     if not median >= 1:
         return []
+    if LESS * neighbours > median:
+        return [f"the distances between neighbours have the dimension {neighbours:.1f}, which is more: some directions "
+                "are thinner than σ, or the data have noise, or come near to themselves; read the curve at small noise"]
     points = np.random.default_rng(0).normal(size=(min(n, MOST_DRAWN), round(median)))
     expected = dimension_of_neighbours(points)
     if not neighbours <= (LESS if median <= RELIABLE else LESS_ABOVE) * expected:

@@ -45,7 +45,7 @@ def contradicts(runs: list[tuple[int, int]], means: NDArray, neighbours: float) 
 
 
 def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[int, int]], first: int, last: int,
-                      best: int, d: int, neighbours: float) -> list[str]:
+                      best: int, d: int) -> list[str]:
     """Doubts about the plateau from level ``first`` to ``last``, whose level ``best`` gives the answer.
 
     Near an edge of the data the dimension is smaller, at a share of the points that is proportional to σ. So the mean
@@ -54,14 +54,13 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
     they differ not only near an edge.
 
     Noise in the data fills the whole space. So if the dimension is d at all levels below the plateau, and at most d/3
-    on it, there is no doubt, unless the neighbours' dimension is much larger than that of the plateau: then directions
-    are thin, and belong to the data.
+    on it, there is no doubt.
 
     Args:
         answers: dimension at each noise level and point, shape (S, P).
         sigmas: noise levels, shape (S,).
         plateaus: first and last level of all plateaus.
-        d, neighbours: ambient dimension, and the neighbours' dimension, nan if it is not known.
+        d: ambient dimension.
     """
     means, found = answers.mean(1), []
     here = means[first:last + 1]
@@ -74,7 +73,7 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
         found.append(f"the plateau, σ = {sigmas[first]:.4g} to {sigmas[last]:.4g}, is too short to be one: use noise "
                      "levels farther apart")
     below, mean = means[:first], means[best]
-    noise = len(below) and below.min() > d - 0.5 and 3 * mean <= d and not LESS * neighbours > mean
+    noise = len(below) and below.min() > d - 0.5 and 3 * mean <= d
     if len(below) and below.max() > mean + RISE and not noise:
         found.append(f"below σ = {sigmas[first]:.3g} the dimension rises to {below.max():.1f}: the data have noise of "
                      "about that size, or are as thin in some directions, or the network has not learned such detail")
