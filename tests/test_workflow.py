@@ -249,7 +249,7 @@ def test_the_counts_of_doubts_in_the_text_are_those_of_the_tables():
     intro, hard, sure = texts.values()
     assert f"In chapter 21 the library gave {clean_21} answers without a doubt; all are right" in intro
     assert f"it gave {clean} such answers; all are right" in intro
-    assert f"The recipe gives {len(runs)} answers there" in intro
+    assert f"The recipe gives {len(runs)} answers" in intro
     assert f"Of the {doubted_21 + wrong_21} answers with doubts" in intro
     assert f"The {clean_21} answers without a doubt are all right" in intro
     assert f"{doubted_21} are right and {wrong_21} are wrong" in intro
