@@ -115,7 +115,7 @@ def reverse_diffusion(denoiser: Denoiser, n: int, shape: Sequence[int], sigmas: 
     generator = stream(seed, "reverse diffusion", device := choose_device(device))
     noise = partial(torch.randn, (n, *shape), generator=generator, device=device, dtype=torch.float32)
     denoiser = guarded(denoiser, batch_size, precise=False)
-    x = torch.as_tensor(start, device=device).expand(n, *shape) + levels[0] * noise()
+    x = torch.as_tensor(start, dtype=torch.float32, device=device).expand(n, *shape) + levels[0] * noise()
     for high, low in pairwise(levels):
         x = METHODS[method](denoiser, x, high, low, noise)
     return denoiser(x, levels[-1]).float()

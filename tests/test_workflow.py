@@ -284,7 +284,7 @@ def test_other_counts_in_the_text():
     contributing = " ".join((ROOT / "book" / "contributing.md").read_text().split())
     words = {11: "Eleven", 26: "twenty-six", 30: "thirty"}
     papermill = runpy.run_path(str(ROOT / "tests" / "test_notebooks_papermill.py"))
-    assert f"{words[len(papermill['LONG'])]} notebooks need long even then" in contributing
+    assert f"{words[len(papermill['LONG'])]} notebooks take long even then" in contributing
     assert f"{words[len(POOL)]} small manifolds" in contributing
     slides = (ROOT / "book" / "slides" / "index.md").read_text()
     number = len(re.findall(r"^#{1,3} ", slides, re.MULTILINE))

@@ -50,9 +50,9 @@ def _measured(denoiser, x, sigma, n_scores=None):
     def gather():
         return moments(guarded(denoiser, rows), copies_in_blocks(x[:1], sigma, part, 0), sigma, 1)
 
-    (sums, _), gathered = _timed(gather)
+    (sums, _), gathered = _timed(gather, x.device)
     small = sums[0, 0, :-1, :-1][:SMALL, :SMALL]
-    solved = _timed(lambda: torch.linalg.eigvalsh(small))[1] * (d / len(small)) ** 3
+    solved = _timed(lambda: torch.linalg.eigvalsh(small), small.device)[1] * (d / len(small)) ** 3
     together = min(len(x), points_together(d, rows, BLOCK, x.device))
     return len(x) * number, len(x) * gathered * number / part, len(x) * solved, together * matrix_bytes(d)
 
@@ -70,15 +70,15 @@ def expected_seconds(denoiser: Denoiser, x: Tensor, sigma: float, n_levels: int,
     _, gathered, solved, _ = _measured(denoiser, x, sigma)
     spectra = n_levels * (gathered + (1 + GROUPS) * solved)
     rows = x[:1].expand(batch_size, *x.shape[1:])
-    return 3 * steps * _timed(lambda: denoiser(rows, sigma))[1] + spectra
+    return 3 * steps * _timed(lambda: denoiser(rows, sigma), x.device)[1] + spectra
 
 
-def _timed(function):
+def _timed(function, device):
     """What the function returns, and the seconds of its second call. The first one warms up."""
     def finished():
         found = function()
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()                                # a GPU goes on after the call
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)                          # a GPU goes on after the call
         return found
 
     finished()

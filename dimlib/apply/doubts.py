@@ -23,9 +23,8 @@ REPEATED = 0.005, 10   # share of the rows, and ratio to the usual frequency of 
 MOST_SORTED = 5000     # rows whose values are sorted, column by column
 SCALES = 100           # ratio of the standard deviations of two columns
 NEIGHBOURS, LEAST_ROWS, MOST_DRAWN = 10, 100, 20_000
-TOGETHER = 10          # rows: a nearest neighbour within them follows in time, if that is so for more than half
+TOGETHER = 10          # rows before and after a row, in time
 FEW_POINTS = 5
-BENT = 1.5             # dimensions of the neighbours: curves
 LESS_ABOVE = 0.85      # the same as LESS, above dimension 8; right answers without other doubts have 0.91 or more
 
 
@@ -54,7 +53,8 @@ def about_the_training(learned: Learned, sigmas: NDArray, dimension: float, plat
 
 def dimension_of_neighbours(x: NDArray) -> float:
     """The neighbours' dimension of points x, shape ``(N, *shape)``: from the ratios of the distances r_j to the ten
-    nearest neighbours of each point. It is nan for fewer than 100 points, and if all distances are the same.
+    nearest neighbours of each point. It is nan for fewer than 100 points, and if all distances, or all points, are the
+    same.
 
     It is 1/m, with m the mean over the points of the mean of log(r_10/r_j) over the neighbours j = 1 to 9 (Levina &
     Bickel 2004, with the mean of MacKay & Ghahramani 2005). It is too small in high dimensions.
@@ -67,11 +67,12 @@ def dimension_of_neighbours(x: NDArray) -> float:
         distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(rows).kneighbors(some)[0][:, 1:]
     distances = distances[distances[:, 0] > 0]                             # without duplicates
     mean = np.log(distances[:, -1:] / distances[:, :-1]).mean() if len(distances) else 0
-    return float(1 / mean) if mean > 0 else math.nan
+    return float(1 / mean) if mean > 1e-6 else math.nan
 
 
-def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
-    """A doubt if the neighbours' dimension of n rows is much larger, or much smaller, than the answer.
+def about_the_neighbours(neighbours: float, median: float, n: int, hull: int) -> list[str]:
+    """A doubt if the neighbours' dimension of n rows is too large or too small for the answer. The linear hull of the
+    data has the dimension ``hull``.
 
     It is larger if there are directions thinner than σ, or noise in the data. The limit is 1/0.7 times the answer.
 
@@ -79,47 +80,55 @@ def about_the_neighbours(neighbours: float, median: float, n: int) -> list[str]:
     In high dimensions the distances give a dimension that is too small. So it is compared with the one that they give
     for as many points (at most 20 000) of a Gaussian whose dimension is the answer. The limit is 0.7 of that. Above
     dimension 8 it is 0.85, since there the result of the distances grows more slowly than the dimension: 2500 matrices
-    that have 20 dimensions, and span 36, give 0.8 of what a Gaussian of 36 dimensions gives.
+    that have 20 dimensions, and span 36, give 0.8 of what a Gaussian of 36 dimensions gives. If the answer k is the
+    dimension of the hull, and above 8, the limit is 1 - 1/(2k). For then nothing else can tell flat data from a surface
+    of dimension k - 1 whose one bent normal the network has not learned, such as the surface of a cube.
     """
     if not median >= 1:
         return []
     if LESS * neighbours > median:
-        return [f"the distances between neighbours have the dimension {neighbours:.1f}, which is more: some directions "
-                "are thinner than σ, or the data have noise, or come near to themselves; read the curve at small noise"]
+        return [f"the distances between neighbours have the dimension {neighbours:.1f}, more than the answer, "
+                f"{median:g}: some directions are thinner than σ, or the data have noise, or parts of them come near "
+                "others; read the curve at small noise"]
     points = np.random.default_rng(0).normal(size=(min(n, MOST_DRAWN), round(median)))
     expected = dimension_of_neighbours(points)
-    if not neighbours <= (LESS if median <= RELIABLE else LESS_ABOVE) * expected:
+    limit = LESS if median <= RELIABLE else 1 - 0.5 / median if median == hull else LESS_ABOVE
+    if not neighbours <= limit * expected:
         return []
     return [f"the distances between neighbours have the dimension {neighbours:.1f}, and for data of dimension "
             f"{median:g} they would have about {expected:.1f}: perhaps the network has not learned how the data bend; "
             "train longer"]
 
 
-def about_the_order(x: NDArray, neighbours: float) -> list[str]:
+def about_the_order(x: NDArray) -> list[str]:
     """A doubt if rows of x, shape ``(N, *shape)``, follow each other, as values in time do.
 
-    Then the nearest neighbour of a row is a row near it in the order. The distances between neighbours are those along
-    a path, and held-out rows lie between rows that the network has seen. Of a curve (neighbours' dimension at most
-    1.5) nothing else can be expected.
+    That is so if for most rows one of the ten rows before or after is less than half as far as any other row. Then the
+    data are a path. The distances between neighbours are those along the path, and held-out rows lie between rows that
+    the network has seen.
     """
     rows = x.reshape(len(x), -1)
-    if len(rows) < 500 or neighbours <= BENT:
+    if len(rows) < LEAST_ROWS:
         return []
     some = np.arange(0, len(rows), max(1, len(rows) // 1000))
     with one_thread():
-        nearest = NearestNeighbors(n_neighbors=2).fit(rows).kneighbors(rows[some])[1]
-    apart = np.abs(np.where(nearest[:, 0] == some, nearest[:, 1], nearest[:, 0]) - some)
-    share = np.mean(apart <= TOGETHER)
+        distances, nearest = NearestNeighbors(n_neighbors=2 * TOGETHER + 2).fit(rows).kneighbors(rows[some])
+    apart = np.abs(nearest - some[:, None])
+    own = np.where((apart > 0) & (apart <= TOGETHER) & (distances > 0), distances, np.inf).min(axis=1)
+    others = np.where(apart > TOGETHER, distances, np.inf).min(axis=1)
+    share = np.mean(2 * own < others)
     if share <= 0.5:
         return []
-    return [f"the rows follow each other, as in time: for {share:.0%} of them the nearest row is at most {TOGETHER} "
-            "rows away. So the distances between neighbours and the held-out rows tell little: keep rows that are far "
-            "apart in time"]
+    return [f"the rows follow each other, as in time: for {share:.0%} of them one of the next {TOGETHER} rows is less "
+            "than half as far as any other. The answer can be the dimension of this path, and not of the set that it "
+            "fills: keep rows that are far apart in time"]
 
 
 def about_the_number_of_points(n: int) -> list[str]:
-    """A doubt if the dimension is computed at fewer than five points: nothing shows whether points agree."""
-    return [f"only {n} held-out rows: too few to see whether they agree; use more data"] if n < FEW_POINTS else []
+    """A doubt if the dimension is computed at fewer than five points, and the user has not asked for so few."""
+    rows = "row" if n == 1 else "rows"
+    return [] if n >= FEW_POINTS else [f"the dimension is computed at {n} held-out {rows} only: too few to see whether "
+                                       "they agree; use more data"]
 
 
 def about_the_data(x: NDArray, sigma: float) -> list[str]:
@@ -172,18 +181,23 @@ def _holds_one_value_often(column: NDArray) -> bool:
 
 
 def _rises_evenly(rows: NDArray) -> NDArray:
-    steps = np.diff(rows, axis=0)
-    return ((steps != 0) & np.isclose(steps, steps[:1], rtol=1e-6, atol=0)).all(axis=0)
+    """Which columns are, from their first to their last value, within a tenth of a step of a straight line."""
+    steps, found = np.diff(rows[:50], axis=0), np.zeros(rows.shape[1], bool)
+    for j in np.flatnonzero((steps > 0).all(0) | (steps < 0).all(0)):      # hardly any
+        line = np.linspace(rows[0, j], rows[-1, j], len(rows))
+        found[j] = np.abs(rows[:, j] - line).max() < 0.1 * np.abs(line[1] - line[0])
+    return found
 
 
 def _steps(rows: NDArray) -> NDArray:
-    """The median distance between neighbouring values of each column, shape (d,), or 0 where most values are there once
-    only. Values that differ by a billionth of the column's range are the same."""
+    """The median distance between neighbouring values of each column, shape (d,), or 0 where most values, without the
+    most frequent one, are there once only. Values that differ by a billionth of the column's range are the same."""
     return np.array([_step(column) for column in rows.T])
 
 
 def _step(column: NDArray) -> float:
     size = np.ptp(column) or 1.0
     values, counts = np.unique(np.round((column - column.min()) / size, 9), return_counts=True)
-    repeated = counts[counts > 1].sum() > len(column) / 2 and len(values) > 1
+    others = np.delete(counts, counts.argmax())                            # without a background, or a code
+    repeated = others[others > 1].sum() > others.sum() / 2
     return float(np.median(np.diff(values)) * size) if repeated else 0.0

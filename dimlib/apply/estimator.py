@@ -33,7 +33,6 @@ from ..svd import Spectrum, spectrum
 from ..vision import SecondLook
 from .cost import expected_cost, expected_seconds
 from .doubts import (
-    BENT,
     about_the_data,
     about_the_neighbours,
     about_the_number_of_points,
@@ -54,6 +53,7 @@ LARGEST_ASKED = 0.5      # more noise hides the shape of the data
 LARGEST_TRAINED = 3.0    # ... on vectors; on images twice the largest that is asked
 ROWS_PER_STEP, IMAGES_PER_STEP = 500, 32
 LEAST_ROWS = 10
+BENT = 1.5               # dimensions of the neighbours: curves can bend much, and get Fourier features
 LEAST_NEIGHBOURS = 500   # rows from which the distances between neighbours choose networks and plateaus
 HELD_OUT, MOST_HELD_OUT = 0.1, 1000
 MOST_POINTS = 100        # points of the curve where their number is not given
@@ -103,9 +103,9 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         n_features_in_: number of columns, or of channels for images.
 
     Raises:
-        ValueError: X with NaN or infinite values, text, fewer than 10 different rows, one column, constant data, or, in
-            ``predict``, another number of columns; bad parameters. TypeError: a sparse matrix, a parameter of a wrong
-            type. MemoryError: too many columns.
+        ValueError: X with NaN, infinite or masked values, text, fewer than 10 different rows, one column, constant
+            data, or, in ``predict``, another number of columns; bad parameters. TypeError: a sparse matrix, a parameter
+            of a wrong type. MemoryError: too many columns.
     """
 
     def __init__(self, denoiser: Denoiser | None = None, *, sigmas: ArrayLike | None = None, max_steps: int = 3100,
@@ -127,7 +127,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
         self._check_parameters(len(X) if self.denoiser is not None else n_held)
         frame = _frame(kept)
         levels = self._levels(frame.into(held), frame.into(kept), frame)
-        neighbours = dimension_of_neighbours(frame.into(X))
+        inside = frame.into(X)
+        neighbours = dimension_of_neighbours(inside)
         self._neighbours = neighbours if len(X) >= LEAST_NEIGHBOURS else math.nan
         if self.denoiser is None:
             self._frame = frame
@@ -138,7 +139,7 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             self._inner: Denoiser = self.learned_.model
             self.denoiser_: Denoiser = InFrame(self.learned_.model, frame)
         else:
-            self._frame, held = Frame(0.0, 1.0, frame.thinnest), X[order]
+            self._frame, held = Frame(0.0, 1.0, frame.thinnest, frame.hull), X[order]
             self._inner = self.denoiser_ = self.denoiser
         self._seed = seed
         x = self._tensor(held[: self.n_points or MOST_POINTS])
@@ -154,8 +155,8 @@ class DiffusionDimension(TransformerMixin, BaseEstimator):
             self.learned_, np.geomspace(levels[0], levels[-1], LEVELS), estimate.mean, estimate.plateau, x[0].numel(),
             self.max_steps)
         doubts = (*estimate.warnings, *trained, *about_the_data(X, estimate.sigma),
-                  *about_the_order(frame.into(X), neighbours),
-                  *about_the_neighbours(neighbours, estimate.median, len(X)),
+                  *about_the_order(inside),
+                  *about_the_neighbours(neighbours, estimate.median, len(X), frame.hull),
                   *(about_the_number_of_points(len(x)) if self.n_points is None else []))
         self.estimate_ = replace(estimate, warnings=doubts)
         self.sigma_, self.dimension_ = estimate.sigma, estimate.median
@@ -322,12 +323,14 @@ def _for_images(kept, levels) -> ScoreModel:
 class Frame:
     """Coordinates z = (x − center)/unit of data x, computed in float64.
 
-    The unit is the largest standard deviation of x in any direction, and ``thinnest`` the smallest, in this unit.
+    The unit is the largest standard deviation of x in any direction. In ``hull`` directions, those of the linear hull,
+    it is above a hundredth of that; ``thinnest`` is the smallest of these, in this unit.
     """
 
     center: NDArray | float
     unit: float
     thinnest: float
+    hull: int
 
     def into(self, x: NDArray) -> NDArray:
         """z for x of shape ``(n, *shape)``, in float64."""
@@ -366,4 +369,5 @@ def _frame(kept: NDArray) -> Frame:
     if size == 0 or not (kept.max(0) > kept.min(0)).any():
         raise ValueError("all rows of X are the same: constant data have no directions to count")
     spreads = np.linalg.svd(some / size - (some / size).mean(0), compute_uv=False) / len(some) ** 0.5
-    return Frame(center, float(size * spreads[0]), float(spreads[spreads > THIN * spreads[0]].min() / spreads[0]))
+    thick = spreads[spreads > THIN * spreads[0]]
+    return Frame(center, float(size * spreads[0]), float(thick[-1] / spreads[0]), len(thick))

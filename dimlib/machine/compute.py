@@ -42,7 +42,9 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
             found = torch.device(device)
             torch.zeros(1, device=found).item()                            # which meta, without numbers, refuses
             return found
-        except (RuntimeError, AssertionError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, ImportError) as error:
             raise ValueError(f"device={device!r} is none of cuda, mps, cpu and auto, or not in this machine: "
                              f"{error}") from error
     if torch.cuda.is_available():
@@ -194,13 +196,21 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """
     before = [place.fp32_precision for place in PRECISIONS]
     try:
+        older = BACKENDS.cudnn.allow_tf32                                  # the same setting by its older name
+    except RuntimeError:                                                   # it cannot be read beside the newer ones
+        older = None
+    try:
+        if older is not None:
+            BACKENDS.cudnn.allow_tf32 = False
         for place in PRECISIONS:
             place.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        for place, precision in zip(PRECISIONS, before, strict=True):
-            place.fp32_precision = precision
+        if older is not None:
+            BACKENDS.cudnn.allow_tf32 = older
+        for place, precision in zip(PRECISIONS, before, strict=True):      # "none" takes the setting of all
+            place.fp32_precision = "none" if precision == BACKENDS.fp32_precision else precision
 
 
 def guarded(denoiser: Callable, batch_size: int | None = None, precise: bool = True) -> Callable:

@@ -13,6 +13,7 @@ AWAY = 0.5, 0.025   # ... or if mean and median differ by more than that, also i
 EDGE = 0.15         # of the points: near an edge of the data so many may have another answer
 STAYS = 0.15, 0.015  # ... if more have, a mean that stays that far from the median towards σ = 0, also in units of it
 RISE = 0.5          # of the mean dimension below the plateau, or fall; noise in the data adds dimensions there
+WIDE = 20           # dimensions of a space that only noise fills, at levels below a plateau
 SHORT = 1.1         # ratio of noise levels; a plateau must be longer
 UNSURE = 0.25       # of the points: if the answer is not clear at more, it is a doubt
 LESS = 0.7          # ratio of two dimensions; a smaller one contradicts the larger
@@ -53,8 +54,9 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
     another dimension. So it is if more than 15 % of the points differ, and the line does not lead to the median: then
     they differ not only near an edge.
 
-    Noise in the data fills the whole space. So if the dimension is d at all levels below the plateau, and at most d/3
-    on it, there is no doubt.
+    It is a doubt, too, if the plateau is shorter than a factor of 1.1, or if the mean below it rises or falls by more
+    than ½. But noise in the data fills the whole space. So it is none if the dimension is d at all levels below the
+    plateau and at most d/3 on it, in a space of at least 20 dimensions.
 
     Args:
         answers: dimension at each noise level and point, shape (S, P).
@@ -73,7 +75,7 @@ def about_the_plateau(answers: NDArray, sigmas: NDArray, plateaus: list[tuple[in
         found.append(f"the plateau, σ = {sigmas[first]:.4g} to {sigmas[last]:.4g}, is too short to be one: use noise "
                      "levels farther apart")
     below, mean = means[:first], means[best]
-    noise = len(below) and below.min() > d - 0.5 and 3 * mean <= d
+    noise = len(below) and below.min() > d - 0.5 and 3 * mean <= d and d >= WIDE
     if len(below) and below.max() > mean + RISE and not noise:
         found.append(f"below σ = {sigmas[first]:.3g} the dimension rises to {below.max():.1f}: the data have noise of "
                      "about that size, or are as thin in some directions, or the network has not learned such detail")

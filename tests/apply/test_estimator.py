@@ -287,8 +287,8 @@ def test_outliers_and_grids_are_doubts(x, doubt):
     (lambda: manifolds.Sphere(30, 60).sample(1500).numpy(), 30)])
 def test_neighbours_contradict_an_answer_that_is_much_too_large_only(make, k):
     found = dimension_of_neighbours(make())
-    assert about_the_neighbours(found, k, 1500) == []
-    assert about_the_neighbours(found, 2 * k, 1500)
+    assert about_the_neighbours(found, k, 1500, 60) == []
+    assert about_the_neighbours(found, 2 * k, 1500, 60)
 
 
 def test_neighbours_contradict_the_dimension_of_the_hull():
@@ -296,9 +296,9 @@ def test_neighbours_contradict_the_dimension_of_the_hull():
     rng = np.random.default_rng(100)
     z = rng.standard_normal((2500, 12))
     X = np.tanh(z @ rng.standard_normal((12, 40)) / 3) @ rng.standard_normal((40, 24))
-    (doubt,) = about_the_neighbours(dimension_of_neighbours(X), 24, 2500)
+    (doubt,) = about_the_neighbours(dimension_of_neighbours(X), 24, 2500, 24)
     assert "and for data of dimension 24 they would have about 17.9" in doubt
-    assert about_the_neighbours(dimension_of_neighbours(X), 12, 2500) == []
+    assert about_the_neighbours(dimension_of_neighbours(X), 12, 2500, 24) == []
 
 
 def test_neighbours_contradict_matrices_of_full_rank():
@@ -307,12 +307,23 @@ def test_neighbours_contradict_matrices_of_full_rank():
     left, right = rng.standard_normal((2, 2500, 6, 2))
     X = np.einsum("nik,njk->nij", left, right).reshape(2500, 36)
     found = dimension_of_neighbours(X)
-    assert about_the_neighbours(found, 36, 2500) and about_the_neighbours(found, 20, 2500) == []
+    assert about_the_neighbours(found, 36, 2500, 36) and about_the_neighbours(found, 20, 2500, 36) == []
+
+
+@pytest.mark.parametrize("d", [9, 12, 18])
+def test_the_surface_of_a_cube_is_not_taken_for_flat_data(d):
+    """It was: 18 for a surface of dimension 17 in R^18, rotated, without any doubt."""
+    rng = np.random.default_rng(0)
+    surface, flat = rng.random((2500, d)), rng.standard_normal((2500, d))
+    surface[np.arange(2500), rng.integers(0, d, 2500)] = rng.integers(0, 2, 2500)
+    assert about_the_neighbours(dimension_of_neighbours(surface), d, 2500, d)
+    assert about_the_neighbours(dimension_of_neighbours(surface), d, 2500, d + 5) == [], "in a larger hull"
+    assert about_the_neighbours(dimension_of_neighbours(flat), d, 2500, d) == []
 
 
 def test_neighbours_of_few_points_and_of_duplicates_tell_nothing():
     assert math.isnan(dimension_of_neighbours(ring(99))) and math.isnan(dimension_of_neighbours(np.zeros((600, 3))))
-    assert about_the_neighbours(math.nan, 5, 1000) == [] and about_the_neighbours(5.0, 0, 1000) == []
+    assert about_the_neighbours(math.nan, 5, 1000, 9) == [] and about_the_neighbours(5.0, 0, 1000, 9) == []
 
 
 def test_a_curve_that_the_network_takes_for_a_surface_is_doubted(quiet):
@@ -364,8 +375,10 @@ def test_a_column_that_numbers_the_rows_is_doubted():
     t = np.random.default_rng(0).uniform(0, 6, 1000)
     helix = np.c_[np.cos(t), np.sin(t), t]
     assert about_the_data(helix, 0.001) == []
-    (doubt,) = about_the_data(np.c_[helix, np.linspace(-2, 2, 1000)], 0.001)
-    assert "1 of 4 columns rise or fall by the same step from row to row" in doubt
+    times = np.linspace(-2, 2, 1000)
+    for column in (times, times.astype(np.float32), 1.7e9 + 0.1 * np.arange(1000), times[::-1].round(5)):
+        doubts = about_the_data(np.c_[helix, column], 0.001)
+        assert any("1 of 4 columns rise or fall by the same step from row to row" in doubt for doubt in doubts)
 
 
 def test_rows_in_the_order_of_time_are_doubted():
@@ -374,9 +387,15 @@ def test_rows_in_the_order_of_time_are_doubted():
     for i in range(1, len(walk)):
         walk[i] += 0.98 * walk[i - 1]
     shuffled = walk[np.random.default_rng(1).permutation(len(walk))]
-    neighbours = dimension_of_neighbours(walk)
-    assert any("follow each other, as in time" in doubt for doubt in about_the_order(walk, neighbours))
-    assert about_the_order(shuffled, neighbours) == about_the_order(steps, 10.0) == []
+    assert any("follow each other, as in time" in doubt for doubt in about_the_order(walk))
+    assert about_the_order(shuffled) == about_the_order(steps) == []
+
+
+def test_a_path_on_a_torus_is_doubted_and_sorted_rows_are_not():
+    angles = 0.05 * np.arange(2500)[:, None] * [1, 2**0.5, 3**0.5]
+    assert about_the_order(np.c_[np.cos(angles), np.sin(angles)])
+    flat = np.random.default_rng(0).random((800, 2))
+    assert about_the_order(flat[np.argsort(flat[:, 0])]) == about_the_order(np.repeat(flat, 2, axis=0)) == []
 
 
 @pytest.mark.parametrize("table, coarse", [
@@ -396,20 +415,22 @@ def test_the_pixels_of_binary_images_are_a_grid():
     images = np.random.default_rng(0).integers(0, 2, (200, 1, 6, 6)).astype(float)
     assert any("36 of 36 pixels hold values on a grid" in text for text in about_the_data(images, 0.1))
     assert about_the_data(np.round(np.random.default_rng(0).random((200, 1, 6, 6)) * 255) / 255, 0.01) == []
+    dark = np.random.default_rng(0).random(images.shape) * (np.random.default_rng(1).random(images.shape) > 0.9)
+    assert not any("on a grid" in text for text in about_the_data(dark, 0.01))  # mostly black
 
 
 def test_few_rows_are_compared_with_their_neighbours_too():
-    assert about_the_neighbours(dimension_of_neighbours(ring(200)), 2, 200)
-    assert not about_the_neighbours(dimension_of_neighbours(ring(200)), 1, 200)
+    assert about_the_neighbours(dimension_of_neighbours(ring(200)), 2, 200, 2)
+    assert not about_the_neighbours(dimension_of_neighbours(ring(200)), 1, 200, 2)
 
 
 def test_points_that_are_all_equally_far_have_no_dimension_of_neighbours():
-    assert np.isnan(dimension_of_neighbours(np.eye(600)))
+    assert np.isnan(dimension_of_neighbours(estimator._frame(np.eye(600)).into(np.eye(600))))
 
 
 def test_one_or_two_points_are_doubted(quiet):
     found = DiffusionDimension(**BRIEF).fit(ring(15)).estimate_
-    assert any("only 1 held-out rows: too few" in text for text in found.warnings)
+    assert any("at 1 held-out row only: too few" in text for text in found.warnings)
 
 
 def test_masked_values_are_refused():

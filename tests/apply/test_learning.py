@@ -146,10 +146,10 @@ def learned(steps=1500, tried=1500, fall=(0.0, 0.0)):
 def test_a_loss_that_still_falls_is_named_with_its_level():
     def doubts(dimension):
         return about_the_training(learned(fall=(0.5, 0.7)), np.array([0.1, 0.2]), dimension, plateau=(0.1, 0.2), d=10,
-                                  budget=1500)
+                                  budget=3100)
 
     (doubt,) = doubts(2)
-    assert "still learning at σ = 0.2 when the budget of 1500 steps ended" in doubt
+    assert "still learning at σ = 0.2 when the budget of 3100 steps ended" in doubt
     assert not doubts(10)
     assert not doubts(1), "there is no smaller dimension to be learned"
 
@@ -160,21 +160,21 @@ def test_a_loss_that_still_falls_is_named_with_its_level():
     ((0.7, 0.7, 0.0), (0.1, 0.2), True), ((0.7, 0.0, 0.0), (0.1, 0.1), True),
     ((0.7, 0.0, 0.0), (0.2, 0.4), False)])
 def test_what_is_still_learned_below_a_level_at_rest_is_no_doubt(fall, plateau, is_doubt):
-    assert bool(about_the_training(learned(fall=fall), np.array([0.1, 0.2, 0.4]), 2, plateau, 10, 1500)) == is_doubt
+    assert bool(about_the_training(learned(fall=fall), np.array([0.1, 0.2, 0.4]), 2, plateau, 10, 3100)) == is_doubt
 
 
 def test_rest_at_a_level_that_is_not_learned_tells_nothing():
     """The loss at 0.1 does not fall but is far above 2, so what is still learned at 0.2 matters; at 0.4 it is done."""
     levels, plateau = np.array([0.1, 0.2, 0.4]), (0.1, 0.4)
     at = dataclasses.replace(learned(fall=(0.0, 0.7, 0.0)), loss=np.array([90.0, 5.0, 2.5]))
-    assert about_the_training(at, levels, 2, plateau, 10, 1500) == []
+    assert about_the_training(at, levels, 2, plateau, 10, 3100) == []
     larger = dataclasses.replace(at, fall=np.array([0.0, 0.0, 0.7]))
-    assert any("σ = 0.4" in doubt for doubt in about_the_training(larger, levels, 2, plateau, 10, 1500))
+    assert any("σ = 0.4" in doubt for doubt in about_the_training(larger, levels, 2, plateau, 10, 3100))
     nowhere = dataclasses.replace(at, loss=np.array([90.0, 5.0, 5.0]))
-    assert any("σ = 0.2" in doubt for doubt in about_the_training(nowhere, levels, 2, plateau, 10, 1500))
+    assert any("σ = 0.2" in doubt for doubt in about_the_training(nowhere, levels, 2, plateau, 10, 3100))
 
 
 def test_a_network_that_was_stopped_after_its_first_round_is_a_doubt():
-    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, plateau=SIGMAS, d=10, budget=1500)
+    (doubt,) = about_the_training(learned(steps=100), np.array(SIGMAS), dimension=1, plateau=SIGMAS, d=10, budget=3100)
     assert "too few rows" in doubt and "100" in doubt
-    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, plateau=SIGMAS, d=10, budget=1500)
+    assert not about_the_training(learned(steps=300), np.array(SIGMAS), dimension=1, plateau=SIGMAS, d=10, budget=3100)
