@@ -95,9 +95,10 @@ def about_the_neighbours(neighbours: float, median: float, n: int, hull: int) ->
     limit = LESS if median <= RELIABLE else 1 - 0.5 / median if median == hull else LESS_ABOVE
     if not neighbours <= limit * expected:
         return []
+    bend = "perhaps the network has not learned how the data bend; train longer"
+    flat = "the data are flat with edges, or a surface of one dimension less, whose normal the network has not learned"
     return [f"the distances between neighbours have the dimension {neighbours:.1f}, and for data of dimension "
-            f"{median:g} they would have about {expected:.1f}: perhaps the network has not learned how the data bend; "
-            "train longer"]
+            f"{median:g} they would have about {expected:.1f}: {bend if neighbours <= LESS_ABOVE * expected else flat}"]
 
 
 def about_the_order(x: NDArray) -> list[str]:

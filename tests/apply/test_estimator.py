@@ -316,7 +316,8 @@ def test_the_surface_of_a_cube_is_not_taken_for_flat_data(d):
     rng = np.random.default_rng(0)
     surface, flat = rng.random((2500, d)), rng.standard_normal((2500, d))
     surface[np.arange(2500), rng.integers(0, d, 2500)] = rng.integers(0, 2, 2500)
-    assert about_the_neighbours(dimension_of_neighbours(surface), d, 2500, d)
+    (doubt,) = about_the_neighbours(dimension_of_neighbours(surface), d, 2500, d)
+    assert "or a surface of one dimension less" in doubt
     assert about_the_neighbours(dimension_of_neighbours(surface), d, 2500, d + 5) == [], "in a larger hull"
     assert about_the_neighbours(dimension_of_neighbours(flat), d, 2500, d) == []
 
