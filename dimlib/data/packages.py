@@ -30,7 +30,7 @@ def fetch(name: str, version: str, sha256: str) -> Path:
     Raises:
         ConnectionError: pip could not download the wheel.
         ValueError: the wheel has another SHA-256.
-        ModuleNotFoundError: the package pooch, which names the user's cache, is not installed.
+        ModuleNotFoundError: the package platformdirs, which names the user's cache, is not installed.
     """
     wheel = _cache() / f"{name}-{version}.whl"
     if not wheel.exists():
@@ -63,7 +63,7 @@ def _check(wheel: Path, sha256: str, name: str) -> None:
 
 def _cache() -> Path:
     try:
-        import pooch
+        from platformdirs import user_cache_path                           # pooch would warn in a notebook
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("downloading needs pooch: pip install 'dimlib[images]'") from error
-    return Path(pooch.os_cache("dimlib"))
+        raise ModuleNotFoundError("downloading needs platformdirs: pip install 'dimlib[images]'") from error
+    return user_cache_path("dimlib")
