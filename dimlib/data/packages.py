@@ -63,7 +63,7 @@ def _check(wheel: Path, sha256: str, name: str) -> None:
 
 def _cache() -> Path:
     try:
-        from platformdirs import user_cache_path                           # pooch would warn in a notebook
+        from platformdirs import user_cache_path  # pooch would warn in a notebook
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("downloading needs platformdirs: pip install 'dimlib[images]'") from error
     return user_cache_path("dimlib")
