@@ -120,9 +120,9 @@ def about_the_order(x: NDArray) -> list[str]:
     share = np.mean(2 * own < others)
     if share <= 0.5:
         return []
-    return [f"the rows follow each other, as in time: for {share:.0%} of them one of the next {TOGETHER} rows is less "
-            "than half as far as any other. The answer can be the dimension of this path, and not of the set that it "
-            "fills: keep rows that are far apart in time"]
+    return [f"the rows follow each other, as in time: for {share:.0%} of them a row at most {TOGETHER} rows before or "
+            "after is less than half as far as any other. The answer can be the dimension of this path, and not of the "
+            "set that it fills: keep rows that are far apart in time"]
 
 
 def about_the_number_of_points(n: int) -> list[str]:
